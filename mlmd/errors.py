@@ -1,0 +1,44 @@
+"""The few exceptions of the library. Everything else that can be wrong with an argument is a ``ValueError``."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+
+class MissingExtra(ImportError):
+    """An optional dependency is absent; names the extra that brings it."""
+
+
+class Unstable(RuntimeError):
+    """A simulation left the finite numbers.
+
+    Attributes:
+        step: the first step at which it was noticed.
+        systems: indices of the replicas concerned.
+        last_good: the last ``State`` in which every number was finite.
+    """
+
+    def __init__(self, step: int, systems: list[int], last_good: Any, reason: str = "energy or position not finite"):
+        shown = ", ".join(map(str, systems[:8])) + (", ..." if len(systems) > 8 else "")
+        super().__init__(
+            f"simulation unstable at step {step}: {reason} in system(s) {shown}. "
+            "The last good state is in .last_good; a smaller time step, a longer training or a stiffer prior may help."
+        )
+        self.step, self.systems, self.last_good = step, systems, last_good
+
+
+class NeighborOverflow(RuntimeError):
+    """A neighbour list with a fixed capacity was too small, even after growing."""
+
+
+class BrokenCheckpoint(ValueError):
+    """A stored file is truncated, altered or of another kind; names the file and what to do."""
+
+
+def require(module: str, *, extra: str) -> Any:
+    """Import ``module`` or raise :class:`MissingExtra` that names the pip extra."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtra(f"{module} is needed here: pip install 'mlmd[{extra}]'") from error

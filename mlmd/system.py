@@ -1,0 +1,135 @@
+"""``System``: a batch of molecules or periodic boxes as flat tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class System:
+    """N particles (atoms or beads) in S independent systems; never modified, only replaced.
+
+    | field | shape | unit |
+    |---|---|---|
+    | positions | N 3 | A, may be unwrapped |
+    | types | N | integer species: atomic number or bead type |
+    | masses | N | eV fs^2/A^2 |
+    | cell | S 3 3 | A, rows are lattice vectors, zero where not periodic |
+    | pbc | S 3 | bool |
+    | batch | N | system of each particle, ascending |
+    | charges | N | e, optional |
+    | size | int | particles per system if all systems are equally large, else None |
+    """
+
+    positions: Float[Tensor, "N 3"]
+    types: Int[Tensor, " N"]
+    masses: Float[Tensor, " N"]
+    cell: Float[Tensor, "S 3 3"]
+    pbc: Bool[Tensor, "S 3"]
+    batch: Int[Tensor, " N"]
+    charges: Float[Tensor, " N"] | None = None
+    size: int | None = None
+
+    @staticmethod
+    def single(
+        positions: Any, types: Any = None, masses: Any = None, cell: Any = None, pbc: Any = None, charges: Any = None
+    ) -> System:
+        """One system from arrays; types default to 0, masses to 1, and it is periodic exactly if a cell is given."""
+        x = torch.as_tensor(positions)
+        x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
+        if x.ndim != 2 or x.shape[1] != 3:
+            raise ValueError(f"positions has shape {tuple(x.shape)}, expected (N, 3)")
+        n, like = len(x), dict(dtype=x.dtype, device=x.device)
+        types = (
+            torch.zeros(n, dtype=torch.long, device=x.device) if types is None else torch.as_tensor(types, device=x.device).long()
+        )
+        masses = torch.ones(n, **like) if masses is None else torch.as_tensor(masses, **like)
+        periodic = cell is not None
+        cell = torch.as_tensor(cell if periodic else torch.zeros(3, 3), **like)
+        cell = torch.diag(cell.expand(3)) if cell.ndim < 2 else cell
+        pbc = torch.as_tensor(periodic if pbc is None else pbc, device=x.device).expand(3)
+        for name, value in (("types", types), ("masses", masses)):
+            if len(value) != n:
+                raise ValueError(f"{name} has {len(value)} entries for {n} particles")
+        charges = None if charges is None else torch.as_tensor(charges, **like)
+        batch = torch.zeros(n, dtype=torch.long, device=x.device)
+        return System(x, types, masses, cell[None], pbc[None].clone(), batch, charges, n)
+
+    @staticmethod
+    def stack(systems: Sequence[System]) -> System:
+        """Concatenate systems into one batch."""
+        if not systems:
+            raise ValueError("systems is empty: give at least one System")
+        offset, batches = 0, []
+        for s in systems:
+            batches.append(s.batch + offset)
+            offset += s.n_systems
+        sizes = {s.size for s in systems}
+        with_charges = all(s.charges is not None for s in systems)
+        cat = {f: torch.cat([getattr(s, f) for s in systems]) for f in ("positions", "types", "masses", "cell", "pbc")}
+        charges = torch.cat([s.charges for s in systems]) if with_charges else None  # type: ignore[misc]
+        return System(**cat, batch=torch.cat(batches), charges=charges, size=sizes.pop() if len(sizes) == 1 else None)
+
+    @property
+    def n_systems(self) -> int:
+        return self.cell.shape[0]
+
+    def __len__(self) -> int:
+        return self.positions.shape[0]
+
+    @property
+    def periodic(self) -> bool:
+        """Whether any direction of any system repeats (one host read on a GPU)."""
+        return bool(self.pbc.any())
+
+    def replicate(self, k: int) -> System:
+        """``k`` copies of the whole batch."""
+        if k < 1:
+            raise ValueError(f"k={k}: at least one copy is needed")
+        return System.stack([self] * k)
+
+    def at(self, positions: Tensor) -> System:
+        """The same particles elsewhere: (N, 3), or (F, N, 3) for a batch of F snapshots of a single system."""
+        if positions.ndim == 2:
+            return replace(self, positions=positions)
+        if self.n_systems != 1:
+            raise ValueError(f"positions of shape {tuple(positions.shape)} need a single system, this batch has {self.n_systems}")
+        base = replace(self, positions=positions[0].detach()).replicate(len(positions))
+        return replace(base, positions=positions.reshape(-1, 3))
+
+    def select(self, systems: Sequence[int] | Tensor) -> System:
+        """The given systems, in the given order."""
+        index = torch.as_tensor(systems, dtype=torch.long, device=self.batch.device).reshape(-1)
+        atoms = torch.cat([torch.nonzero(self.batch == s).flatten() for s in index])
+        counts = torch.stack([(self.batch == s).sum() for s in index])
+        batch = torch.repeat_interleave(torch.arange(len(index), device=atoms.device), counts)
+        charges = None if self.charges is None else self.charges[atoms]
+        size = self.size if self.size is not None else (int(counts[0]) if bool((counts == counts[0]).all()) else None)
+        return System(
+            self.positions[atoms], self.types[atoms], self.masses[atoms], self.cell[index], self.pbc[index], batch, charges, size
+        )
+
+    def dense(self, values: Tensor | None = None) -> Tensor:
+        """(S, n, ...) view of a per-particle tensor (default: the positions) when all systems are equally large."""
+        if self.size is None:
+            raise ValueError("dense() needs systems of equal size; this batch has unequal ones")
+        values = self.positions if values is None else values
+        return values.reshape(self.n_systems, self.size, *values.shape[1:])
+
+    def to(self, target: torch.device | torch.dtype | str) -> System:
+        """Move to a device, or change the floating-point type."""
+        if isinstance(target, torch.dtype):
+            moved = {
+                f.name: v.to(target)
+                for f in fields(self)
+                if isinstance(v := getattr(self, f.name), Tensor) and v.is_floating_point()
+            }
+        else:
+            moved = {f.name: v.to(target) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+        return replace(self, **moved)
