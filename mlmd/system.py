@@ -45,7 +45,8 @@ class System:
         x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
         if x.ndim != 2 or x.shape[1] != 3:
             raise ValueError(f"positions has shape {tuple(x.shape)}, expected (N, 3)")
-        n, like = len(x), dict(dtype=x.dtype, device=x.device)
+        n = len(x)
+        like: dict[str, Any] = dict(dtype=x.dtype, device=x.device)
         types = (
             torch.zeros(n, dtype=torch.long, device=x.device) if types is None else torch.as_tensor(types, device=x.device).long()
         )
