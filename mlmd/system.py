@@ -125,12 +125,10 @@ class System:
 
     def to(self, target: torch.device | torch.dtype | str) -> System:
         """Move to a device, or change the floating-point type."""
-        if isinstance(target, torch.dtype):
-            moved = {
-                f.name: v.to(target)
-                for f in fields(self)
-                if isinstance(v := getattr(self, f.name), Tensor) and v.is_floating_point()
-            }
-        else:
-            moved = {f.name: v.to(target) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+        floats_only = isinstance(target, torch.dtype)
+        moved: dict[str, Any] = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, Tensor) and (value.is_floating_point() or not floats_only):
+                moved[f.name] = value.to(target)
         return replace(self, **moved)
