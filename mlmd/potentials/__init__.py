@@ -1,0 +1,1 @@
+"""Potentials: energies as pure functions of a system."""

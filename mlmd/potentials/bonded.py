@@ -1,0 +1,169 @@
+"""Bonded potentials: laws over internal coordinates, and the class that sums them over the molecules of a system."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mlmd.neighbors.pairs import Pairs
+from mlmd.potentials.internal import Geometry, InternalCoordinates
+from mlmd.segment import segment_sum
+from mlmd.system import System
+
+Values = tuple[Tensor, Tensor, Tensor]
+
+
+class Law(nn.Module):
+    """Energy of a molecule as a function of its internal coordinates; a new law overrides ``forward`` alone."""
+
+    def forward(self, distances: Tensor, angles: Tensor, dihedrals: Tensor) -> Tensor:
+        """(P, M), (A, M), (D, M) -> energy (M,)."""
+        raise NotImplementedError
+
+
+def _rows(rows: Tensor | Sequence[int]) -> Tensor:
+    return torch.as_tensor(rows).long().reshape(-1)
+
+
+class _PerCoordinate(Law):
+    """A law of single coordinates of one kind: ``u(q)`` maps (K, M) to (K, M)."""
+
+    rows: Tensor
+    kind = "distances"
+
+    def __init__(self, rows: Tensor | Sequence[int]):
+        super().__init__()
+        self.register_buffer("rows", _rows(rows))
+
+    def u(self, q: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def forward(self, distances: Tensor, angles: Tensor, dihedrals: Tensor) -> Tensor:
+        q = {"distances": distances, "angles": angles, "dihedrals": dihedrals}[self.kind]
+        return self.u(q.index_select(0, self.rows)).sum(0)
+
+
+class HarmonicBonds(_PerCoordinate):
+    """u = k/2 (r - r0)^2 on the given rows of the coordinates' distances; k (K,) in eV/A^2, r0 (K,) in A."""
+
+    def __init__(self, rows: Tensor | Sequence[int], k: Tensor, r0: Tensor):
+        super().__init__(rows)
+        self.k, self.r0 = (nn.Parameter(torch.as_tensor(v).clone().reshape(-1, 1)) for v in (k, r0))
+
+    def u(self, q: Tensor) -> Tensor:
+        return 0.5 * self.k * (q - self.r0).square()
+
+
+class HarmonicAngles(_PerCoordinate):
+    """u = k/2 (theta - theta0)^2; k (K,) in eV/rad^2, theta0 (K,) in rad."""
+
+    kind = "angles"
+
+    def __init__(self, rows: Tensor | Sequence[int], k: Tensor, theta0: Tensor):
+        super().__init__(rows)
+        self.k, self.theta0 = (nn.Parameter(torch.as_tensor(v).clone().reshape(-1, 1)) for v in (k, theta0))
+
+    def u(self, q: Tensor) -> Tensor:
+        return 0.5 * self.k * (q - self.theta0).square()
+
+
+class CosineAngles(_PerCoordinate):
+    """u = k/2 (cos theta - c0)^2, finite and smooth at theta = pi, where the force of the harmonic angle is not; k in eV.
+
+    The measure of cos(theta) is flat: no sin(theta) enters its Boltzmann inversion.
+    """
+
+    kind = "angles"
+
+    def __init__(self, rows: Tensor | Sequence[int], k: Tensor, c0: Tensor):
+        super().__init__(rows)
+        self.k, self.c0 = (nn.Parameter(torch.as_tensor(v).clone().reshape(-1, 1)) for v in (k, c0))
+
+    def u(self, q: Tensor) -> Tensor:
+        return 0.5 * self.k * (q.cos() - self.c0).square()
+
+
+class FourierDihedrals(_PerCoordinate):
+    """u = sum_n a_n cos(n phi) + b_n sin(n phi), n = 1..order; a, b (K, order) in eV.
+
+    The sine terms change sign with handedness: without them a molecule and its mirror image have the same energy.
+    """
+
+    kind = "dihedrals"
+
+    def __init__(self, rows: Tensor | Sequence[int], a: Tensor, b: Tensor):
+        super().__init__(rows)
+        self.a, self.b = (nn.Parameter(torch.as_tensor(v).clone()) for v in (a, b))
+
+    def u(self, q: Tensor) -> Tensor:
+        n = torch.arange(1, self.a.shape[1] + 1, dtype=q.dtype, device=q.device)
+        angle = q[..., None] * n
+        return (self.a[:, None] * angle.cos() + self.b[:, None] * angle.sin()).sum(-1)
+
+
+class PowerRepulsion(_PerCoordinate):
+    """u = epsilon (sigma / r)^power: excluded volume between the given pairs; sigma (K,) in A, epsilon in eV."""
+
+    def __init__(self, rows: Tensor | Sequence[int], sigma: Tensor, epsilon: float = 0.0259, power: int = 6):
+        super().__init__(rows)
+        self.sigma = nn.Parameter(torch.as_tensor(sigma).clone().reshape(-1, 1))
+        self.epsilon, self.power = epsilon, power
+
+    def u(self, q: Tensor) -> Tensor:
+        return self.epsilon * (self.sigma / q) ** self.power
+
+
+class Bonded(nn.Module):
+    """Sum of laws over every molecule of a system; molecules are consecutive, equal and whole (not wrapped).
+
+    E = sum over molecules and laws of u(r, theta, phi)
+
+    The coordinates are computed once for all laws. Without a graph, forces come from the closed-form gradients of the
+    coordinates, and only the laws are differentiated.
+    """
+
+    cutoff = 0.0
+
+    def __init__(self, coordinates: InternalCoordinates, laws: Sequence[Law]):
+        super().__init__()
+        self.coordinates = coordinates
+        self.laws = nn.ModuleList(laws)
+
+    def energy(self, values: Values) -> Tensor:
+        """Energy per molecule, (M,)."""
+        total = values[0].new_zeros(values[0].shape[1])
+        for law in self.laws:
+            total = total + law(*values)
+        return total
+
+    def forward(self, system: System, pairs: Pairs | None = None) -> Tensor:
+        """Energy of every system, (S,)."""
+        return self._per_system(self.energy(self.coordinates(system.positions)), system)
+
+    def analytic(self, system: System, pairs: Pairs | None = None) -> tuple[Tensor, Tensor]:
+        """(energy (S,), forces (N, 3)) without a graph through the positions."""
+        geometry = self.coordinates.geometry(system.positions)
+        energy, forces = self.from_geometry(geometry, create_graph=False)
+        return self._per_system(energy, system), forces
+
+    def from_geometry(self, geometry: Geometry, *, create_graph: bool) -> tuple[Tensor, Tensor]:
+        """(energy per molecule (M,), forces (N, 3)) of stored geometries; with a graph they can train the laws' parameters."""
+        with torch.enable_grad():
+            values = tuple(v.detach().requires_grad_() for v in (geometry.distances, geometry.angles, geometry.dihedrals))
+            energy = self.energy(values)  # type: ignore[arg-type]
+            grads = torch.autograd.grad(energy.sum(), values, create_graph=create_graph, allow_unused=True)
+        slopes = tuple(torch.zeros_like(v) if g is None else g for g, v in zip(grads, values))
+        forces = -self.coordinates.pull_back(geometry, slopes)  # type: ignore[arg-type]
+        return (energy, forces) if create_graph else (energy.detach(), forces)
+
+    def _per_system(self, energy: Tensor, system: System) -> Tensor:
+        if system.size is not None:
+            if system.size % self.coordinates.size:
+                raise ValueError(
+                    f"systems of {system.size} beads do not hold whole molecules of {self.coordinates.size}: "
+                    "the potential was made for another molecule"
+                )
+            return energy.reshape(system.n_systems, -1).sum(1)
+        return segment_sum(energy, system.batch[:: self.coordinates.size], system.n_systems)
