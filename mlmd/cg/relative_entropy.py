@@ -1,0 +1,199 @@
+"""Relative entropy: make the ensemble of the bead potential, not only its forces, that of the mapped atoms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mlmd import units
+from mlmd.cg.force_matching import batch_of
+from mlmd.forces import Potential, energy_forces
+from mlmd.frames import Frames
+from mlmd.learn import Average, Checkpoint, cosine, fit
+from mlmd.md import Langevin, State, rest, simulate, thermal_velocities
+from mlmd.neighbors import neighbors
+from mlmd.potentials.bonded import Bonded
+
+
+class PersistentReplicas:
+    """Replicas of the bead model that keep running while the potential changes, and a memory of their last snapshots.
+
+    Args:
+        start: State of all replicas. steps: time steps per update. stride: steps between snapshots. memory: snapshots kept.
+    """
+
+    def __init__(
+        self, potential: Potential, start: State, integrator: Langevin, *, steps: int, stride: int, memory: int, seed: int
+    ):
+        self.potential, self.state, self.integrator = potential, start, integrator
+        self.steps, self.stride, self.memory = steps, stride, memory
+        self.generator = torch.Generator(start.system.positions.device).manual_seed(seed)
+        self.snapshots: list[Tensor] = []
+
+    def advance(self) -> Tensor:
+        """Run on with the present potential and return the remembered snapshots, (K, n, 3)."""
+        begin = rest(self.state.system, self.state.velocities)  # the potential has changed: forces are evaluated anew
+        for state in simulate(begin, self.potential, self.integrator, self.steps, every=self.stride, generator=self.generator):
+            self.snapshots.append(state.system.dense())
+            self.state = state
+        self.snapshots = self.snapshots[-self.memory :]
+        return torch.cat(self.snapshots)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "positions": self.state.system.positions,
+            "velocities": self.state.velocities,
+            "generator": self.generator.get_state(),
+            "snapshots": list(self.snapshots),
+        }
+
+    def load_state_dict(self, stored: dict[str, Any]) -> None:
+        self.state = rest(self.state.system.at(stored["positions"]), stored["velocities"])
+        self.generator.set_state(stored["generator"])
+        self.snapshots = list(stored["snapshots"])
+
+
+def refine(
+    model: nn.Module,
+    frames: Frames,
+    *,
+    dt: float,
+    kT: float | None = None,
+    updates: int = 700,
+    replicas: int = 300,
+    steps_per_update: int = 50,
+    stride: int = 25,
+    memory: int = 20,
+    reference_batch: int = 2000,
+    friction: float = 5 / units.ps,
+    learning_rate: float = 1e-4,
+    average: float = 0.99,
+    start: Tensor | None = None,
+    seed: int = 0,
+    every: int = 10,
+    checkpoint: str | None = None,
+    callbacks: Sequence[Any] = (),
+    watch: Callable[[Tensor], object] | None = None,
+) -> Iterator[dict[str, float]]:
+    r"""Descend the relative entropy :math:`S=\langle\ln p_{ref}/p_{model}\rangle_{ref}` (Shell 2008) in the trainable parameters:
+
+    .. math:: \nabla_\theta S=\beta\left(\langle\nabla_\theta U\rangle_{ref}-\langle\nabla_\theta U\rangle_{model}\right)
+
+    The second mean is over the last ``memory`` snapshots of replicas that never restart. Momentum is off (it oscillates against
+    the lag of the replicas) and the final parameters are an exponential moving average.
+
+    Args:
+        model: the whole potential; parameters that shall stay (priors) have ``requires_grad=False``.
+        frames: reference beads. dt, friction: of the replicas, fs and 1/fs.
+        start: (replicas, n, 3) positions to start from; default: random reference frames (training only: production runs should
+            start in one basin).
+        watch: receives the newest snapshot (replicas, n, 3) after every update.
+        checkpoint: folder from which an interrupted run continues.
+
+    Yields:
+        ``{"step", "relative entropy gradient": beta (<U>_ref - <U>_model), "temperature"}`` every ``every`` updates.
+
+    Raises:
+        ValueError: without a temperature. Unstable: when a replica is lost.
+    """
+    kT = kT if kT is not None else frames.kT
+    if kT is None:
+        raise ValueError("kT is unknown: the frames carry no temperature, give kT=300*kelvin for instance")
+    generator = torch.Generator().manual_seed(seed)
+    if start is None:
+        start = frames.positions[torch.randint(len(frames), (replicas,), generator=generator)]
+    system = batch_of(frames, torch.zeros(1, dtype=torch.long)).at(start.float())
+    velocities = thermal_velocities(system, kT, generator)
+    sampler = PersistentReplicas(
+        model, rest(system, velocities), Langevin(dt, kT, friction),
+        steps=steps_per_update, stride=stride, memory=memory, seed=seed + 1,
+    )  # fmt: skip
+    reference = _energy_of_frames(model, frames)
+    count = min(reference_batch, len(frames))
+
+    def batch(step: int) -> tuple[Tensor, Tensor]:
+        picked = torch.Generator().manual_seed((seed << 24) + step)
+        snapshots = sampler.advance()
+        if watch:
+            watch(sampler.snapshots[-1])
+        return torch.randint(len(frames), (count,), generator=picked), snapshots
+
+    def loss(_: nn.Module, data: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        index, snapshots = data
+        return {"relative entropy gradient": (reference(index).mean() - _energies(model, system, snapshots).mean()) / kT}
+
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(parameters, lr=learning_rate, betas=(0.0, 0.99))
+    mean = Average(average)
+    extra: list[Any] = [mean, *callbacks]
+    if checkpoint:
+        extra.append(Checkpoint(checkpoint, companions=(mean, sampler)))
+    loop = fit(model, loss, batch, steps=updates, optimizer=optimizer, schedule=cosine(updates), callbacks=extra, every=every)
+    for log in loop:
+        yield {**log, "temperature": float(sampler.state.kT.mean()) / units.kelvin}
+
+
+def _energy_of_frames(model: nn.Module, frames: Frames) -> Callable[[Tensor], Tensor]:
+    """index -> energies with a graph to the parameters; coordinates of a Bonded potential are computed once."""
+    if isinstance(model, Bonded) and frames.n_atoms == model.coordinates.size:
+        with torch.no_grad():
+            values = model.coordinates(frames.positions.float().reshape(-1, 3))
+        return lambda index: model.energy(tuple(v[:, index] for v in values))  # type: ignore[arg-type]
+
+    def general(index: Tensor) -> Tensor:
+        system = batch_of(frames, index)
+        return model(system, neighbors(system, model.cutoff) if model.cutoff > 0 else None)  # type: ignore[operator, arg-type]
+
+    return general
+
+
+def _energies(model: nn.Module, template: Any, positions: Tensor) -> Tensor:
+    system = template.select([0]).at(positions)
+    if isinstance(model, Bonded):
+        with torch.no_grad():
+            values = model.coordinates(system.positions)
+        return model.energy(values).reshape(len(positions), -1).sum(1)
+    return model(system, neighbors(system, model.cutoff) if model.cutoff > 0 else None)  # type: ignore[operator, arg-type]
+
+
+def suggested_time_step(potential: Potential, frames: Frames, *, samples: int = 8, fraction: float = 0.8) -> float:
+    r"""A time step in fs: ``fraction`` / omega_max of the mass-weighted Hessian, the stiffest over some frames.
+
+    Leapfrog-like integrators are stable for dt omega < 2; the configurational error of BAOAB is small well before that.
+    """
+    index = torch.linspace(0, len(frames) - 1, samples).long()
+    assert frames.masses is not None
+    weight = frames.masses.double().repeat_interleave(3).rsqrt()
+    stiffest = 0.0
+    double = {k: v.double() for k, v in potential.state_dict().items()} if isinstance(potential, nn.Module) else {}
+    for i in index.tolist():
+        system = batch_of(frames, torch.tensor([i])).to(torch.float64)
+        hessian = _hessian(potential, system, double)
+        omega2 = torch.linalg.eigvalsh(hessian * weight[:, None] * weight)[-1]
+        stiffest = max(stiffest, float(omega2))
+    return float(min(10.0, max(0.5, round(2 * fraction / stiffest**0.5) / 2)))
+
+
+def _hessian(potential: Any, system: Any, parameters: dict[str, Tensor], h: float = 1e-4) -> Tensor:
+    """Central differences of the forces in double precision, (3N, 3N)."""
+    n = 3 * len(system)
+    shifts = torch.cat([torch.eye(n), -torch.eye(n)]).double().reshape(2 * n, -1, 3) * h
+    batch = system.at(system.positions + shifts)
+    pairs = neighbors(batch, potential.cutoff) if potential.cutoff > 0 else None
+    with torch.no_grad():
+        force = energy_forces(_Double(potential, parameters), batch, pairs).forces.reshape(2, n, n)
+    hessian = (force[1] - force[0]) / (2 * h)
+    return 0.5 * (hessian + hessian.T)
+
+
+class _Double:
+    """A potential evaluated with double-precision copies of its parameters."""
+
+    def __init__(self, potential: nn.Module, parameters: dict[str, Tensor]):
+        self.potential, self.parameters, self.cutoff = potential, parameters, potential.cutoff
+
+    def __call__(self, system: Any, pairs: Any) -> Tensor:
+        return torch.func.functional_call(self.potential, self.parameters, (system, pairs))
