@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
+import torch
 from jaxtyping import Int
 from torch import Tensor
 
@@ -26,12 +28,37 @@ class Pairs:
     def vectors(self, system: System) -> Tensor:
         """(P, 3) from i to the image of j: x_j + shift . cell - x_i."""
         i, j = self.index
-        d = system.positions[j] - system.positions[i]
-        if not system.periodic:
+        d = system.positions.index_select(0, j) - system.positions.index_select(0, i)
+        if not torch.compiler.is_compiling() and not system.periodic:
             return d
-        cell = system.cell[system.batch[i]]
-        return d + (self.shift.to(d.dtype)[:, None, :] @ cell)[:, 0]
+        shift = self.shift.to(d.dtype)
+        if system.n_systems == 1:
+            return d + shift @ system.cell[0]
+        return d + torch.einsum("pi,pij->pj", shift, system.cell[system.batch[i]])
 
     def distances(self, system: System) -> Tensor:
-        """(P,) distances."""
-        return self.vectors(system).norm(dim=-1)
+        """(P,) distances, with derivatives 0 instead of NaN for coinciding particles."""
+        return length(self.vectors(system))
+
+    @cached_property
+    def half(self) -> Pairs:
+        """Every pair once (receiver < sender, or the image on the positive side of a particle and itself); made once per list."""
+        i, j = self.index
+        a, b, c = self.shift.unbind(1)
+        positive = (a > 0) | ((a == 0) & ((b > 0) | ((b == 0) & (c > 0))))
+        once = (i < j) | ((i == j) & positive)
+        return Pairs(self.index[:, once], self.shift[once])
+
+    def unordered(self) -> tuple[Pairs, float]:
+        """A list to sum a symmetric function of pairs over, and the weight of its entries.
+
+        That is ``half`` and 1; inside ``torch.compile``, where a length that depends on data breaks the graph, all and 1/2.
+        """
+        return (self, 0.5) if torch.compiler.is_compiling() else (self.half, 1.0)
+
+
+def length(vectors: Tensor) -> Tensor:
+    """Norm over the last axis, twice differentiable everywhere: derivatives are 0 where the vector vanishes."""
+    squared = (vectors * vectors).sum(-1)
+    apart = squared > 1e-20
+    return torch.where(apart, squared, torch.ones_like(squared)).sqrt() * apart
