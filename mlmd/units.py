@@ -6,6 +6,7 @@ Constants: CODATA 2018 (exact where the SI defines them). Reduced units are plai
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 angstrom = 1.0
@@ -49,7 +50,7 @@ SHOWN: dict[str, Unit] = {
     "free energy": Unit(kcal_mol, "kcal/mol"),
     "temperature": Unit(kelvin, "K"),
     "mass": Unit(amu, "amu"),
-    "angle": Unit(1.0, "rad"),
+    "angle": Unit(math.pi / 180, "°"),
     "speed": Unit(1.0, "ns/day"),
 }
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
+from mlmd.observables import superpose
 from mlmd_widgets import theme
 
 if TYPE_CHECKING:
@@ -123,22 +125,17 @@ def bead_radii(atoms: np.ndarray, beads: np.ndarray, groups: Sequence[int]) -> n
     return np.clip(out, 0.75, None)
 
 
-def superposed(positions: np.ndarray, onto: np.ndarray | None = None) -> np.ndarray:
-    """All frames turned and shifted onto ``onto`` (default: the first frame) by least squares.
+def superposed(positions: np.ndarray, onto: np.ndarray | None = None, followers: np.ndarray | None = None) -> np.ndarray:
+    """All frames turned and shifted, by least squares, onto ``onto`` (default: the first frame).
 
-    Source: Kabsch, Acta Cryst. 1976, A32, 922. positions (F, n, 3), onto (n, 3), A.
+    positions (F, n, 3), onto (n, 3), A. With ``followers`` (F, m, 3), for instance the beads of the atoms, what comes back
+    are the followers, turned as the positions were.
     """
-    rotation, center, target = superposition(positions, onto)
-    return (np.asarray(positions, dtype=float) - center) @ rotation + target
-
-
-def superposition(positions: np.ndarray, onto: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rotations (F, 3, 3), centres (F, 1, 3) and the centre (3,) of ``onto``: ``(x - centres) @ rotations + centre``."""
-    x = np.asarray(positions, dtype=float)
-    y = x[0] if onto is None else np.asarray(onto, dtype=float)
-    target = y.mean(0)
-    center = x.mean(1, keepdims=True)
-    u, _, vt = np.linalg.svd(np.swapaxes(x - center, 1, 2) @ (y - target))
-    # A molecule keeps its handedness: the reflection is taken out of the smallest direction.
-    u[:, :, 2] *= np.sign(np.linalg.det(u @ vt))[:, None]
-    return u @ vt, center, target
+    x = torch.as_tensor(np.asarray(positions), dtype=torch.float64)
+    target = x[0] if onto is None else torch.as_tensor(np.asarray(onto), dtype=torch.float64)
+    if followers is None:
+        return superpose(x, target).numpy()
+    y = torch.as_tensor(np.asarray(followers), dtype=torch.float64)
+    weights = torch.cat([torch.ones(x.shape[1]), torch.zeros(y.shape[1])]).double()
+    padded = torch.cat([target, torch.zeros_like(y[0])])
+    return superpose(torch.cat([x, y], 1), padded, weights)[:, x.shape[1] :].numpy()

@@ -211,10 +211,15 @@ export function mount(host, scene, bytes, hooks = {}) {
         if (layer.labelled && s.names) labels.push({ x: q.x, y: q.y, label: layer.labels[i] });
       });
       if (layer.stick > 0) for (const [i, j] of layer.bonds) {
-        const [a, b] = [p[i], p[j]], mid = { x: (a.x + b.x) / 2, y: (a.y + b.y) / 2, z: (a.z + b.z) / 2 };
-        for (const [end, k] of [[a, i], [b, j]])
-          things.push({ draw: drawStick, z: (end.z + mid.z) / 2, x0: end.x, y0: end.y, x1: mid.x, y1: mid.y, scale: end.scale,
+        const [a, b] = [p[i], p[j]], length = Math.hypot((b.x - a.x) / a.scale, (b.y - a.y) / a.scale, b.z - a.z) || 1;
+        // A stick begins inside the surface of its ball, else its end would show through the ball in front of it.
+        const start = (end, other, k) => { const t = veil ? 0 : Math.min(0.45, 0.85 * layer.radii[k] / length); return { x: end.x + t * (other.x - end.x), y: end.y + t * (other.y - end.y) }; };
+        const mid = { x: (a.x + b.x) / 2, y: (a.y + b.y) / 2, z: (a.z + b.z) / 2 };
+        for (const [end, other, k] of [[a, b, i], [b, a, j]]) {
+          const from = start(end, other, k);
+          things.push({ draw: drawStick, z: (end.z + mid.z) / 2, x0: from.x, y0: from.y, x1: mid.x, y1: mid.y, scale: end.scale,
             radius: veil ? layer.stick * 0.4 : layer.stick, rgb: veil ? (dark ? [190, 190, 190] : [90, 90, 95]) : layer.rgb[k], alpha: 1 });
+        }
       }
     });
     things.sort((a, b) => a.z - b.z).forEach((t) => t.draw(t));

@@ -1,0 +1,24 @@
+"""Pure figure builders: arrays or results of ``mlmd`` in, a figure out; no state, no display."""
+
+from mlmd_widgets.figures.distributions import Overlay, convergence, overlays, populations, prior_fits, rdfs
+from mlmd_widgets.figures.landscapes import fes_interactive, fes_triple
+from mlmd_widgets.figures.mapping import annealing_curves, assignment_annealing, compression, force_tradeoff
+from mlmd_widgets.figures.training import curve, force_training, refinement
+
+__all__ = [
+    "Overlay",
+    "annealing_curves",
+    "assignment_annealing",
+    "compression",
+    "convergence",
+    "curve",
+    "fes_interactive",
+    "fes_triple",
+    "force_tradeoff",
+    "force_training",
+    "overlays",
+    "populations",
+    "prior_fits",
+    "rdfs",
+    "refinement",
+]
