@@ -10,12 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mlmd import units
+from mlmd.analysis import FES, difference
 from mlmd_widgets import theme
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-
-    from mlmd.analysis import FES
 
 CEILING = 6.0  # kcal/mol: higher bins share the last colour
 SPREAD = 2.0  # kcal/mol, largest difference shown
@@ -35,8 +34,7 @@ def fes_triple(
 ) -> Figure:
     """Reference | coarse-grained | difference; the first two share one scale, grey bins were not sampled.
 
-    The difference compares what both have sampled, after both were set to zero mean energy over these bins,
-    weighted with the reference: -kT ln p is defined up to a constant only.
+    -kT ln p is defined up to a constant; see :func:`mlmd.analysis.difference` for the one chosen in the difference.
     """
     a, b = surface_values(reference), surface_values(cg)
     if a.shape != b.shape:
@@ -50,7 +48,7 @@ def fes_triple(
             ax.set_title(title)
         label = units.SHOWN["free energy"].label
         figure.colorbar(image, ax=axes[:2], label=f"F / {label}", pad=0.02, extend="max")
-        delta = aligned_difference(a, b, np.asarray(reference.probability, dtype=float))
+        delta = difference(cg, reference)[0] / units.SHOWN["free energy"].factor
         image = _surface(axes[2], reference.edges, np.clip(delta, -SPREAD, SPREAD), theme.DIFFERENCE, -SPREAD, SPREAD, quantity)
         axes[2].set_title("Coarse-grained − reference")
         figure.colorbar(image, ax=axes[2], label=f"ΔF / {label}", pad=0.03, extend="both")
@@ -59,16 +57,6 @@ def fes_triple(
             ax.set_xlabel(f"{xlabel} / {unit}")
         axes[0].set_ylabel(f"{ylabel} / {unit}")
     return figure
-
-
-def aligned_difference(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """b - a where both are sampled, shifted so that its mean with the given weights is zero."""
-    both = np.isfinite(a) & np.isfinite(b)
-    delta = np.where(both, b - a, np.nan)
-    if not both.any():
-        return delta
-    w = weight[both]
-    return delta - np.average(delta[both], weights=w if w.sum() > 0 else None)
 
 
 def fes_interactive(
