@@ -73,7 +73,7 @@ def parallel_tempering(
         state = [_phase_point(c) for c in contexts]
         x, f, e = (np.stack(z) for z in zip(*frames, strict=True))
         chunk = dict(
-            positions=x.astype(np.float32), forces=f.astype(np.float32), energies=e,
+            positions=(x - x.mean(1, keepdims=True)).astype(np.float32), forces=f.astype(np.float32), energies=e,
             state=np.array(state), acceptance=np.array(accepted / max(tried, 1)),
         )  # fmt: skip
         write_atomic(folder / f"chunk_{done:05d}.npz", lambda path, c=chunk: np.savez(path, **c))
@@ -147,3 +147,8 @@ def _exchange(contexts: list, temperatures: tuple, rng: np.random.Generator) -> 
             contexts[i + 1].setPositions(xi), contexts[i + 1].setVelocities(vi / scale)
             accepted += 1
     return accepted, tried
+
+
+def openmm_version() -> str:
+    """Name, version and platform of the engine, for the provenance."""
+    return f"OpenMM {require('openmm', extra='reference').version.short_version}, Reference platform (double precision)"
