@@ -7,6 +7,7 @@ Figures are ``matplotlib.figure.Figure`` objects (never pyplot), so they can be 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -94,3 +95,13 @@ def shared_limits(*values: Sequence[float]) -> tuple[float, float]:
     if finite.size == 0:
         raise ValueError("values: nothing finite to scale by; every bin is empty")
     return float(finite.min()), float(finite.max())
+
+
+GREEK = {"phi": "φ", "psi": "ψ", "alpha": "α", "beta": "β", "theta": "θ", "omega": "ω"}
+
+
+def pretty(name: str) -> str:
+    """Greek letters for the names of angles and basins: "phi > 0" becomes "φ > 0", "alpha_R" becomes "αR"."""
+    for word, letter in GREEK.items():
+        name = re.sub(rf"\b{word}(_|\b)", letter, name)
+    return name

@@ -1,14 +1,14 @@
 """Pure figure builders: arrays or results of ``mlmd`` in, a figure out; no state, no display."""
 
-from mlmd_widgets.figures.distributions import Overlay, convergence, overlays, populations, prior_fits, rdfs
-from mlmd_widgets.figures.landscapes import fes_interactive, fes_triple
+from mlmd_widgets.figures.distributions import convergence, overlays, populations, prior_fits, rdfs
+from mlmd_widgets.figures.landscapes import axis_name, fes_interactive, fes_triple
 from mlmd_widgets.figures.mapping import annealing_curves, assignment_annealing, compression, force_tradeoff
 from mlmd_widgets.figures.training import curve, force_training, refinement
 
 __all__ = [
-    "Overlay",
     "annealing_curves",
     "assignment_annealing",
+    "axis_name",
     "compression",
     "convergence",
     "curve",

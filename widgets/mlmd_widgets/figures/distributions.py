@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping as Dict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,42 +11,30 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mlmd import units
+from mlmd.analysis import Population
+from mlmd.analysis.compare import Overlay
 from mlmd.cg.priors import PriorTerm
 from mlmd.observables import RDF, Density1D
 from mlmd_widgets import theme
 
 
-@dataclass(frozen=True)
-class Overlay:
-    """One panel: the density of one coordinate in the reference, in the coarse-grained run, and under the prior alone.
-
-    ``quantity`` is a key of ``mlmd.units.SHOWN``, "length" or "angle".
-    """
-
-    title: str
-    quantity: str
-    reference: Density1D
-    cg: Density1D | None = None
-    prior: Density1D | None = None
-
-
-def overlays(items: Sequence[Overlay], columns: int = 4) -> Figure:
-    """A grid of densities, errors as bands."""
+def overlays(items: Sequence[Overlay], priors: Dict[str, Density1D] | None = None, columns: int = 4) -> Figure:
+    """A grid of densities, reference and coarse-grained, errors as bands; ``priors``: the same under the prior alone, by name."""
     if not items:
         raise ValueError("items is empty: give at least one Overlay")
     columns = min(columns, len(items))
     with theme.style():
         figure, axes = theme.panels(-(-len(items) // columns), columns, 2.5, 1.95)
         for ax, item in zip(axes, items):
-            _density(ax, item.prior, item.quantity, theme.PRIOR, theme.PRIOR_NAME, linestyle="--", linewidth=1.1)
+            _density(ax, (priors or {}).get(item.name), item.quantity, theme.PRIOR, theme.PRIOR_NAME, linestyle="--", linewidth=1.1)
             _density(ax, item.reference, item.quantity, theme.REFERENCE, theme.REFERENCE_NAME, fill=True)
-            _density(ax, item.cg, item.quantity, theme.CG, theme.CG_NAME)
+            _density(ax, item.simulated, item.quantity, theme.CG, theme.CG_NAME)
             unit = units.SHOWN[item.quantity].label
             ax.set(xlabel=f"{'r' if item.quantity == 'length' else 'angle'} / {unit}", ylim=(0, None))
             ax.set_yticks([])
             ax.spines["left"].set_visible(False)
-            ax.set_title(item.title, fontsize=9)
-            _angle_ticks(ax, item)
+            ax.set_title(theme.pretty(item.name), fontsize=9)
+            _limits(ax, item)
         for ax in axes[len(items) :]:
             ax.set_axis_off()
         for row in range(0, len(items), columns):
@@ -104,19 +91,17 @@ def rdfs(items: Dict[str, tuple[RDF, RDF | None]], columns: int = 3) -> Figure:
     return figure
 
 
-def populations(names: Sequence[str], reference: Any, reference_error: Any, cg: Any, cg_error: Any) -> Figure:
-    """Populations of the basins with standard errors, in percent; all arrays (len(names),) as fractions."""
-    y = np.arange(len(names))[::-1]
+def populations(pairs: Sequence[tuple[Population, Population]]) -> Figure:
+    """Populations of regions with their standard errors, in percent: (reference, coarse-grained) of each."""
+    y = np.arange(len(pairs))[::-1]
     with theme.style():
-        figure, (ax,) = theme.panels(1, 1, 5.2, 0.7 + 0.5 * len(names))
-        for shift, value, error, color, name in (
-            (0.13, reference, reference_error, theme.REFERENCE, theme.REFERENCE_NAME),
-            (-0.13, cg, cg_error, theme.CG, theme.CG_NAME),
-        ):
-            v, e = 100 * np.asarray(value, dtype=float), 100 * np.asarray(error, dtype=float)
-            ax.errorbar(v, y + shift, xerr=e, fmt="o", color=color, capsize=3, markersize=6, linewidth=1.4, label=name)
-        ax.set_yticks(y, names)
-        ax.set_ylim(-0.6, len(names) - 0.4)
+        figure, (ax,) = theme.panels(1, 1, 5.2, 0.9 + 0.5 * len(pairs))
+        for shift, k, color, name in ((0.13, 0, theme.REFERENCE, theme.REFERENCE_NAME), (-0.13, 1, theme.CG, theme.CG_NAME)):
+            value = [100 * pair[k].fraction for pair in pairs]
+            error = [100 * pair[k].error for pair in pairs]
+            ax.errorbar(value, y + shift, xerr=error, fmt="o", color=color, capsize=3, markersize=6, linewidth=1.4, label=name)
+        ax.set_yticks(y, [theme.pretty(a.name) for a, _ in pairs])
+        ax.set_ylim(-0.6, len(pairs) - 0.4)
         ax.set(xlabel="population / %", xlim=(0, None), title="Populations")
         ax.grid(axis="x")
         ax.set_axisbelow(True)
@@ -159,15 +144,20 @@ def _density(ax: Axes, d: Density1D | None, quantity: str, color: str, name: str
     ax.plot(x, y, color=color, label=name, **({"linewidth": 1.5} | line))
 
 
-def _angle_ticks(ax: Axes, item: Overlay) -> None:
-    span = item.reference.edges[-1] - item.reference.edges[0]
-    if item.quantity == "angle" and span > 6.2:
+def _limits(ax: Axes, item: Overlay) -> None:
+    """A full turn for dihedrals; else where either distribution is worth seeing."""
+    edges, factor = item.reference.edges, units.SHOWN[item.quantity].factor
+    if item.quantity == "angle" and edges[-1] - edges[0] > 6.2:
         ax.set_xlim(-180, 180)
         ax.set_xticks([-180, -90, 0, 90, 180])
+        return
+    both = item.reference.density / item.reference.density.max() + item.simulated.density / max(item.simulated.density.max(), 1e-12)
+    seen = np.flatnonzero(both > 2e-3)
+    ax.set_xlim(edges[seen[0]] / factor, edges[seen[-1] + 1] / factor)
 
 
 def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
-    """One legend for all panels."""
-    handles, labels = axes[0].get_legend_handles_labels()
-    if len(labels) > 1:
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    """One legend for everything that any panel shows."""
+    seen = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels())}
+    if len(seen) > 1:
+        figure.legend(seen.values(), seen.keys(), loc="outside lower center", ncols=len(seen))

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from mlmd import units
 from mlmd.analysis import FES, difference
+from mlmd.observables import Coordinate
 from mlmd_widgets import theme
 
 if TYPE_CHECKING:
@@ -40,23 +41,28 @@ def fes_triple(
     if a.shape != b.shape:
         raise ValueError(f"reference has {a.shape} bins and cg {b.shape}: histogram both with the same edges")
     with theme.style():
-        figure = theme.new_figure(9.6, 3.3)
+        figure = theme.new_figure(10.2, 3.3)
         axes = figure.subplots(1, 3, sharey=True)
         for ax, values, title in ((axes[0], a, "Reference"), (axes[1], b, "Coarse-grained")):
             image = _surface(ax, reference.edges, np.minimum(values, ceiling), theme.LANDSCAPE, 0, ceiling, quantity)
             _contours(ax, reference.edges, values, ceiling, quantity)
             ax.set_title(title)
         label = units.SHOWN["free energy"].label
-        figure.colorbar(image, ax=axes[:2], label=f"F / {label}", pad=0.02, extend="max")
+        figure.colorbar(image, ax=axes[:2], label=f"F / {label}", pad=0.02, extend="max", shrink=0.86)
         delta = difference(cg, reference)[0] / units.SHOWN["free energy"].factor
         image = _surface(axes[2], reference.edges, np.clip(delta, -SPREAD, SPREAD), theme.DIFFERENCE, -SPREAD, SPREAD, quantity)
-        axes[2].set_title("Coarse-grained − reference")
-        figure.colorbar(image, ax=axes[2], label=f"ΔF / {label}", pad=0.03, extend="both")
+        axes[2].set_title("Difference")
+        figure.colorbar(image, ax=axes[2], label=f"ΔF / {label}", pad=0.04, extend="both", shrink=0.86)
         unit = units.SHOWN[quantity].label
         for ax in axes:
             ax.set_xlabel(f"{xlabel} / {unit}")
         axes[0].set_ylabel(f"{ylabel} / {unit}")
     return figure
+
+
+def axis_name(coordinate: Coordinate) -> str:
+    """Name of a coordinate as written on an axis, without the word for its kind."""
+    return theme.pretty(coordinate.name.removeprefix(coordinate.kind).strip() or coordinate.name)
 
 
 def fes_interactive(
