@@ -42,14 +42,46 @@ class Priors:
 
 
 def molecule_coordinates(n: int, bonds: list[tuple[int, int]]) -> tuple[InternalCoordinates, Terms]:
-    """All distances, and the angles and dihedrals of the bead graph, of a molecule of n beads."""
+    """All distances of a molecule of n beads, the angles and dihedrals of its bead graph, and then one improper per branch.
+
+    The rows of the dihedrals are first those of ``terms.dihedrals``, then those of :func:`impropers`.
+    """
     terms = internal_terms(n, bonds)
     pairs = torch.combinations(torch.arange(n)) if n > 1 else torch.zeros(0, 2, dtype=torch.long)
-    return InternalCoordinates(n, pairs, terms.angles, terms.dihedrals), terms
+    return InternalCoordinates(n, pairs, terms.angles, torch.cat([terms.dihedrals, impropers(n, terms.bonds)])), terms
+
+
+def impropers(n: int, bonds: Tensor) -> Tensor:
+    """(K, 4) signed out-of-plane dihedrals (centre, a, b, c) of every bead with three or more neighbours.
+
+    Their sign is the handedness of the branch. Neighbours beyond the third repeat with the first two.
+    """
+    near: list[list[int]] = [[] for _ in range(n)]
+    for i, j in bonds.tolist():
+        near[i].append(j)
+        near[j].append(i)
+    rows = [[c, near[c][0], near[c][1], k] for c in range(n) for k in near[c][2:]]
+    return torch.tensor(rows, dtype=torch.long).reshape(-1, 4)
+
+
+def one_per_bond(terms: Terms) -> list[int]:
+    """One proper dihedral per central bond, ending in the best-connected beads; the others follow from it by the angles.
+
+    A Fourier term for each of them would count the same rotation several times.
+    """
+    degree = torch.bincount(terms.bonds.flatten(), minlength=int(terms.bonds.max()) + 1 if len(terms.bonds) else 0)
+    best: dict[tuple[int, int], int] = {}
+    for row, (i, j, k, l) in enumerate(terms.dihedrals.tolist()):
+        axis = (min(j, k), max(j, k))
+        rank = int(degree[i] + degree[l])
+        if axis not in best or rank > int(degree[terms.dihedrals[best[axis]][[0, 3]]].sum()):
+            best[axis] = row
+    return sorted(best.values())
 
 
 def fit_priors(frames: Frames, *, kT: float | None = None, repulsion_power: int = 10, fourier_order: int = 3) -> Priors:
-    r"""Priors for bead frames: harmonic bonds and angles, Fourier dihedrals, and a repulsion between all other pairs.
+    r"""Priors for bead frames: harmonic bonds and angles, Fourier dihedrals (one per bond) and impropers, and a repulsion between
+    all other pairs.
 
     Every term is the maximum-likelihood member of its family,
     :math:`p(q)\propto J(q)\,e^{-u(q)/kT}` with the Jacobian J = r^2 for distances, sin(theta) for angles and 1 for dihedrals;
@@ -83,11 +115,12 @@ def fit_priors(frames: Frames, *, kT: float | None = None, repulsion_power: int 
         report += [_term("bond", "distances", b, f, kT) for b, f in zip(terms.bonds.tolist(), fits)]
         laws.append(HarmonicBonds(bond_rows, *_columns(fits)))
     laws += _angle_laws(geometry.angles.numpy(), terms.angles.tolist(), beta, kT, report)
-    if len(terms.dihedrals):
-        series = [fit_fourier(phi.numpy(), beta, fourier_order) for phi in geometry.dihedrals]
-        report += [_dihedral_term(b, f) for b, f in zip(terms.dihedrals.tolist(), series)]
+    turns = [*one_per_bond(terms), *range(len(terms.dihedrals), len(coordinates.quads))]
+    if turns:
+        series = [fit_fourier(geometry.dihedrals[k].numpy(), beta, fourier_order) for k in turns]
+        report += [_dihedral_term(k < len(terms.dihedrals), coordinates.quads[k].tolist(), f) for k, f in zip(turns, series)]
         a, b = (torch.tensor(np.array([getattr(f, c) for f in series])) for c in "ab")
-        laws.append(FourierDihedrals(range(len(series)), a, b))
+        laws.append(FourierDihedrals(turns, a, b))
     near = {tuple(sorted(b)) for b in terms.bonds.tolist()} | {tuple(sorted((t[0], t[2]))) for t in terms.angles.tolist()}
     far = [k for p, k in row.items() if p not in near]
     if far:
@@ -227,9 +260,9 @@ def _term(name: str, kind: str, beads: list[int], f: Harmonic, kT: float) -> Pri
     return PriorTerm(name, kind, tuple(beads), f.q, f.data_density, f.fit_density, {"k": f.k, "q0": f.q0, "kT": kT})
 
 
-def _dihedral_term(beads: list[int], f: Fourier) -> PriorTerm:
+def _dihedral_term(proper: bool, beads: list[int], f: Fourier) -> PriorTerm:
     values = {f"a{n + 1}": float(v) for n, v in enumerate(f.a)} | {f"b{n + 1}": float(v) for n, v in enumerate(f.b)}
-    return PriorTerm("dihedral", "dihedrals", tuple(beads), f.q, f.data_density, f.fit_density, values)
+    return PriorTerm("dihedral" if proper else "improper", "dihedrals", tuple(beads), f.q, f.data_density, f.fit_density, values)
 
 
 def _thinned(values: Tensor, most: int = 200_000) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -168,32 +169,23 @@ def suggested_time_step(potential: Potential, frames: Frames, *, samples: int = 
     assert frames.masses is not None
     weight = frames.masses.double().repeat_interleave(3).rsqrt()
     stiffest = 0.0
-    double = {k: v.double() for k, v in potential.state_dict().items()} if isinstance(potential, nn.Module) else {}
+    double = copy.deepcopy(potential).double() if isinstance(potential, nn.Module) else potential
     for i in index.tolist():
         system = batch_of(frames, torch.tensor([i])).to(torch.float64)
-        hessian = _hessian(potential, system, double)
+        hessian = _hessian(double, system)
         omega2 = torch.linalg.eigvalsh(hessian * weight[:, None] * weight)[-1]
         stiffest = max(stiffest, float(omega2))
     return float(min(10.0, max(0.5, round(2 * fraction / stiffest**0.5) / 2)))
 
 
-def _hessian(potential: Any, system: Any, parameters: dict[str, Tensor], h: float = 1e-4) -> Tensor:
+def _hessian(potential: Any, system: Any, h: float = 1e-4) -> Tensor:
     """Central differences of the forces in double precision, (3N, 3N)."""
     n = 3 * len(system)
     shifts = torch.cat([torch.eye(n), -torch.eye(n)]).double().reshape(2 * n, -1, 3) * h
     batch = system.at(system.positions + shifts)
     pairs = neighbors(batch, potential.cutoff) if potential.cutoff > 0 else None
     with torch.no_grad():
-        force = energy_forces(_Double(potential, parameters), batch, pairs).forces.reshape(2, n, n)
+        force = energy_forces(potential, batch, pairs).forces.reshape(2, n, n)
     hessian = (force[1] - force[0]) / (2 * h)
     return 0.5 * (hessian + hessian.T)
 
-
-class _Double:
-    """A potential evaluated with double-precision copies of its parameters."""
-
-    def __init__(self, potential: nn.Module, parameters: dict[str, Tensor]):
-        self.potential, self.parameters, self.cutoff = potential, parameters, potential.cutoff
-
-    def __call__(self, system: Any, pairs: Any) -> Tensor:
-        return torch.func.functional_call(self.potential, self.parameters, (system, pairs))

@@ -20,7 +20,7 @@ class InvariantNet(Law):
 
     Args:
         n_distances, n_angles: numbers of coordinates of the molecule.
-        angle_rows: (D, 2) rows of the two angles of every dihedral.
+        angle_rows: (D, 2) rows of the two angles of the first D dihedrals; further dihedrals (impropers) are not used.
         width, depth: neurons per hidden layer, number of hidden layers.
     """
 
@@ -44,7 +44,8 @@ class InvariantNet(Law):
         """(features, M), not yet standardised."""
         weight = angles.sin()
         weight = weight.index_select(0, self.angle_rows[:, 0]) * weight.index_select(0, self.angle_rows[:, 1])
-        return torch.cat([distances, angles.cos(), weight * dihedrals.cos(), weight * dihedrals.sin()])
+        proper = dihedrals[: len(self.angle_rows)]
+        return torch.cat([distances, angles.cos(), weight * proper.cos(), weight * proper.sin()])
 
     @torch.no_grad()
     def standardise(self, distances: Tensor, angles: Tensor, dihedrals: Tensor) -> None:
