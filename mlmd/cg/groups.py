@@ -94,6 +94,11 @@ def shortest_path(n: int, bonds: Bonds, start: int) -> dict[int, list[int]]:
     return path
 
 
+def united_atoms(elements: Sequence[int], bonds: Bonds) -> list[tuple[int, int]]:
+    """Bonds to hydrogens: pairs that make every hydrogen stay with its heavy atom."""
+    return [(i, j) for i, j in bonds if (elements[i] == 1) != (elements[j] == 1)]
+
+
 def sequence_groups(n: int, n_beads: int) -> list[list[int]]:
     """Runs of consecutive atoms, as equally long as possible."""
     return [list(map(int, part)) for part in np.array_split(np.arange(n), n_beads)]

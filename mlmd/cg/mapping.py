@@ -132,9 +132,7 @@ class Mapping:
 
         Walks along bonds; atoms of one bead that no bonds connect are brought to the image nearest to the first atom of the bead.
         """
-        f, n, m = len(x), self.n_atoms, self.n_molecules
-        each = x.reshape(f * m, n, 3)
-        return make_whole(each, cell.to(x).repeat_interleave(m, 0), self._links).reshape(f, m * n, 3)
+        return make_molecules_whole(x, cell, self.n_atoms, self._links)
 
     @cached_property
     def _links(self) -> list[tuple[int, int]]:
@@ -195,7 +193,7 @@ class Mapping:
         from mlmd.store import read_npz
 
         arrays, meta = read_npz(path, kind="mlmd.cg.Mapping")
-        pairs = {k: tuple((int(i), int(j)) for i, j in arrays.pop(k)) for k in ("bonds", "atom_bonds")}
+        pairs: dict[str, Any] = {k: tuple((int(i), int(j)) for i, j in arrays.pop(k)) for k in ("bonds", "atom_bonds")}
         tensors: dict[str, Any] = {k: torch.from_numpy(v) for k, v in arrays.items()}
         return Mapping(
             names=tuple(meta["names"]), n_molecules=meta["n_molecules"], provenance=meta["provenance"], **pairs, **tensors
@@ -349,14 +347,14 @@ def select_atoms(
 def sequence(source: Frames | mdtraj.Topology, n_beads: int, weighting: Weighting = "mass") -> Mapping:
     """Runs of consecutive atoms, as equally long as possible."""
     mol = molecule_of(source)
-    _check_n_beads(n_beads, mol.n)
+    check_n_beads(n_beads, mol.n)
     return by_groups(source, grouping.sequence_groups(mol.n, n_beads), weighting, provenance={"kind": "sequence"})
 
 
 def backbone(source: Frames | mdtraj.Topology, n_beads: int, weighting: Weighting = "mass") -> Mapping:
     """Pieces of the main chain, each with the side atoms that hang on it (:func:`mlmd.cg.groups.backbone_groups`)."""
     mol = molecule_of(source)
-    _check_n_beads(n_beads, mol.n)
+    check_n_beads(n_beads, mol.n)
     lists = grouping.backbone_groups(mol.elements, mol.bonds, n_beads)
     return by_groups(source, lists, weighting, provenance={"kind": "backbone"})
 
@@ -366,7 +364,7 @@ def random(
 ) -> Mapping:
     """A random partition; with ``connected`` the atoms of every bead hang together, else they usually do not."""
     mol = molecule_of(source)
-    _check_n_beads(n_beads, mol.n)
+    check_n_beads(n_beads, mol.n)
     if connected:
         lists = grouping.random_connected_groups(mol.n, mol.bonds, n_beads, seed)
     else:
@@ -378,6 +376,15 @@ def molecule(source: Frames | mdtraj.Topology, weighting: Weighting = "mass") ->
     """One bead per molecule."""
     mol = molecule_of(source)
     return by_groups(source, [list(range(mol.n))], weighting, n_molecules=mol.copies, provenance={"kind": "molecule"})
+
+
+def make_molecules_whole(
+    x: Float[Tensor, "F n 3"], cell: Float[Tensor, "F 3 3"], size: int, bonds: Sequence[tuple[int, int]]
+) -> Float[Tensor, "F n 3"]:
+    """Make equal molecules of ``size`` atoms whole along the bonds of the first, all molecules at once."""
+    copies = x.shape[1] // size
+    each = make_whole(x.reshape(-1, size, 3), cell.to(x).repeat_interleave(copies, 0), bonds)
+    return each.reshape(x.shape)
 
 
 def _build(mol: Molecule, weights: Tensor, names: tuple[str, ...], types: Sequence[int] | None, note: dict[str, Any]) -> Mapping:
@@ -417,13 +424,14 @@ def _check_weighting(weighting: str) -> str:
     return weighting
 
 
-def _check_n_beads(n_beads: int, n: int) -> None:
+def check_n_beads(n_beads: int, n: int) -> None:
+    """Refuse fewer than one bead, or more beads than atoms."""
     if not 1 <= n_beads <= n:
         raise ValueError(f"n_beads={n_beads}: choose a number from 1 to the {n} atoms of the molecule")
 
 
 def _check_groups(lists: list[list[int]], n: int) -> None:
-    _check_n_beads(len(lists), n)
+    check_n_beads(len(lists), n)
     seen: dict[int, int] = {}
     for k, atoms in enumerate(lists):
         if not atoms:
