@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlmd.cell import check_cutoff, fractional
+from mlmd.cell import check_cutoff
 from mlmd.frames import Frames
 from mlmd.observables.blocks import Array, block_labels, ratio
 from mlmd.observables.geometry import distances
 from mlmd.observables.histogram import Density1D, density
 
 _CHUNK = 65536  # pairs worked on at once: the working set stays in the second-level cache
+_MANY, _SPARSE = 500, 0.05  # a cell list wins for more particles, if at most this part of the pairs is within r_max
 _FINE = 8  # fine bins per bin for Gaussian smoothing
 _REACH = 4  # standard deviations after which the smoothing kernel is cut
 
@@ -77,14 +78,17 @@ def rdf(
     n_pairs -= len(removed)
     if n_pairs < 1:
         raise ValueError("no pairs are left to count: check pairs, between and exclude")
-    labels = torch.from_numpy(block_labels(tuple(lead), n_blocks).ravel())
-    n_labels = int(labels.max()) + 1
-    counts = torch.zeros(n_labels, len(fine) - 1, dtype=torch.float64)
-    for f in range(len(x)):
-        counts[labels[f]] += _count(x[f], box[f], groups, fine) - _count(x[f], box[f], removed, fine)
-    density_sum = np.bincount(labels.numpy(), n_pairs / torch.linalg.det(box).abs().double().numpy())
+    labels = block_labels(tuple(lead), n_blocks).ravel()
+    raw = np.zeros((int(labels.max()) + 1, len(fine) - 1))
+    inside = 4 / 3 * np.pi * fine[-1] ** 3 / float(torch.linalg.det(box).abs().min())  # part of the pairs within reach
+    near = pairs is None and n > _MANY and inside < _SPARSE
+    for several in _batches(box, n):
+        now = (x[several], box[several.start], labels[several])
+        raw += (_count_near if near else _count)(*now, groups, fine, len(raw))
+        if len(removed):
+            raw -= _count(*now, removed, fine, len(raw))
+    density_sum = np.bincount(labels, n_pairs / torch.linalg.det(box).abs().numpy())
     shells = 4 / 3 * np.pi * np.diff(fine**3)
-    raw = counts.numpy()
     kernel = _kernel(edges, fine) if smooth else None
     numerators = raw if kernel is None else raw @ kernel.T
     ideal = shells if kernel is None else kernel @ shells
@@ -178,57 +182,86 @@ def _excluded(n: int, exclude: Any, pairs: Any, types: Any, between: tuple[int, 
     return left_out[(t == torch.tensor(sorted(between))).all(1)]
 
 
-def _count(x: Tensor, cell: Tensor, groups: Any, grid: Array) -> Tensor:
-    """Number of pairs in each bin of one frame."""
+def _batches(box: Tensor, n: int) -> Iterator[slice]:
+    """Frames that can be counted at once: with one cell, few enough to stay in the cache."""
+    several = max(1, _CHUNK // (n * n // 2 + 1)) if bool((box == box[:1]).all()) else 1
+    for first in range(0, len(box), several):
+        yield slice(first, first + several)
+
+
+def _count(x: Tensor, cell: Tensor, labels: np.ndarray, groups: Any, grid: Array, n_blocks: int) -> Array:
+    """(blocks, bins) number of pairs in frames (B, N, 3) that share a cell; ``labels`` (B,) says to which block each belongs."""
     bins = len(grid) - 1
-    s = fractional(x.double(), cell)
-    s = (s - s.floor()).float().T.contiguous()
-    metric, scale, low = cell @ cell.T, bins / (grid[-1] - grid[0]), grid[0]
-    total = torch.zeros(bins + 2, dtype=torch.long, device=x.device)
+    s = x.double() @ torch.linalg.inv(cell)
+    s = (s - s.floor()).float().permute(2, 0, 1).contiguous()
+    per_length = bins / (grid[-1] - grid[0])
+    metric = (cell @ cell.T * per_length**2).tolist()  # distances come out in units of the bin width
+    shift = 1.0 - grid[0] * per_length  # bin 0 collects what is nearer than the grid
+    first = int(labels.min())
+    row = torch.from_numpy(labels - first)[:, None, None] * (bins + 2)
+    total = torch.zeros(int(labels.max()) - first + 1, bins + 2, dtype=torch.long)
     for d in _displacements(s, groups):
-        r2 = _squared(d, metric)
-        index = r2.sqrt_().sub_(low).mul_(scale).add_(1).clamp_(0, bins + 1).long()
-        total += torch.bincount(index.reshape(-1), minlength=bins + 2)
-    return total[1:-1].double().cpu()
+        index = _squared(d, metric).sqrt_().add_(shift).clamp_(0, bins + 1).long()
+        if len(total) > 1:
+            index += row if index.ndim == 3 else row[..., 0]
+        total += torch.bincount(index.reshape(-1), minlength=total.numel()).reshape(total.shape)
+    out = np.zeros((n_blocks, bins))
+    out[first : first + len(total)] = total[:, 1:-1].numpy()
+    return out
 
 
-def _squared(d: list[Tensor], metric: Tensor) -> Tensor:
-    """Squared length of fractional displacements at their nearest image: s^T G s with G = cell cell^T."""
+def _count_near(x: Tensor, cell: Tensor, labels: np.ndarray, groups: Any, grid: Array, n_blocks: int) -> Array:
+    """As :func:`_count`, from a cell list: for ranges far below the box width."""
+    from vesin import NeighborList
+
+    search = NeighborList(cutoff=float(grid[-1]), full_list=False)
+    first, second = (np.isin(np.arange(x.shape[1]), members) for members in groups)
+    box, out = np.ascontiguousarray(cell.numpy()), np.zeros((n_blocks, len(grid) - 1))
+    for frame, label in zip(np.ascontiguousarray(x.double().numpy()), labels):
+        i, j, d = search.compute(points=frame, box=box, periodic=True, quantities="ijd")
+        if not (first.all() and second.all()):
+            d = d[(first[i] & second[j]) | (second[i] & first[j])]
+        index = ((d - grid[0]) * ((len(grid) - 1) / (grid[-1] - grid[0])) + 1).astype(np.int64)
+        out[label] += np.bincount(np.clip(index, 0, len(grid)), minlength=len(grid) + 1)[1:-1]
+    return out
+
+
+def _squared(d: list[Tensor], metric: list[list[float]]) -> Tensor:
+    """Squared length of fractional displacements at their nearest image: s^T G s with G = cell cell^T. Overwrites ``d``."""
     for component in d:
         component.sub_(component.round())
-    r2 = torch.zeros_like(d[0])
-    for a in range(3):
-        for b in range(a, 3):
-            g = float(metric[a, b]) * (1 if a == b else 2)
-            if g != 0.0:
-                r2.addcmul_(d[a], d[b], value=g)
-    return r2.clamp_(min=0)
+    mixed = [(a, b) for a in range(3) for b in range(a) if metric[a][b] != 0.0]
+    cross = sum(2 * metric[a][b] * d[a] * d[b] for a, b in mixed) if mixed else None
+    r2 = d[0].square_().mul_(metric[0][0])
+    r2.addcmul_(d[1], d[1], value=metric[1][1]).addcmul_(d[2], d[2], value=metric[2][2])
+    return r2 if cross is None else r2.add_(cross).clamp_(min=0)
 
 
 def _displacements(s: Tensor, groups: Any) -> Iterator[list[Tensor]]:
-    """Fractional displacements, component by component, in pieces that fit the cache."""
+    """Fractional displacements of (3, B, N) positions, component by component, in pieces that fit the cache."""
     if isinstance(groups, Tensor):
-        for part in groups.split(_CHUNK):
-            yield [c[part[:, 1]] - c[part[:, 0]] for c in s]
-    elif groups[0] is groups[1] or torch.equal(*groups):
-        yield from _all_pairs(s if len(groups[0]) == s.shape[1] else s[:, groups[0]])
+        for part in groups.split(max(1, _CHUNK // s.shape[1])):
+            yield [c[:, part[:, 1]] - c[:, part[:, 0]] for c in s]
+    elif torch.equal(*groups):
+        yield from _all_pairs(s if len(groups[0]) == s.shape[2] else s[:, :, groups[0]].contiguous())
     else:
-        a, b = s[:, groups[0]], s[:, groups[1]]
-        for part in a.split(max(1, _CHUNK // b.shape[1]), dim=1):
-            yield [q[None, :] - p[:, None] for p, q in zip(part, b)]
+        a, b = s[:, :, groups[0]], s[:, :, groups[1]]
+        for part in a.split(max(1, _CHUNK // (b.shape[1] * b.shape[2])), dim=2):
+            yield [q[:, None, :] - p[:, :, None] for p, q in zip(part, b)]
 
 
 def _all_pairs(s: Tensor) -> Iterator[list[Tensor]]:
     """Every pair once, without gathering: particle i with i + k (cyclic) for k = 1 ... n/2."""
-    n = s.shape[1]
-    twice = torch.cat([s, s], 1)
-    rows = max(1, _CHUNK // n)
+    frames, n = s.shape[1:]
+    twice = torch.cat([s, s], 2)
+    rows = max(1, _CHUNK // (n * frames))
     half = (n - 1) // 2
     for k in range(1, half + 1, rows):
         m = min(rows, half + 1 - k)
-        yield [
-            torch.sub(t.as_strided((m, n), (1, 1), t.storage_offset() + k), c, out=torch.empty_like(c.expand(m, n).contiguous()))
-            for t, c in zip(twice, s)
-        ]
+        out = torch.empty(3, frames, m, n, dtype=s.dtype, device=s.device)
+        for c in range(3):
+            shifted = twice[c].as_strided((frames, m, n), (2 * n, 1, 1), twice[c].storage_offset() + k)
+            torch.sub(shifted, s[c][:, None, :], out=out[c])
+        yield list(out)
     if n % 2 == 0:
-        yield [t[n // 2 : n] - c[: n // 2] for t, c in zip(twice, s)]
+        yield [t[:, n // 2 : n] - c[:, : n // 2] for t, c in zip(twice, s)]
