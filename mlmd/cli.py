@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlmd import datasets, units
+from mlmd.errors import require
 from mlmd.frames import Frames
 
 
@@ -118,7 +119,12 @@ def _describe(frames: Frames) -> None:
         print(f"  {key}: {value}")
 
 
-COMMANDS = (register_data,)
+def register_report(subparsers: Any) -> None:
+    """``mlmd report``; the command lives with the views, which the library itself does not import."""
+    require("mlmd_widgets.report", extra="notebooks").register(subparsers)
+
+
+COMMANDS = (register_report, register_data)
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from mlmd import units
-from mlmd.datasets.sampling import read_chunks
+from mlmd.datasets.chunks import read_chunks
 from mlmd.frames import Frames
 
 if TYPE_CHECKING:

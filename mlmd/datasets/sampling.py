@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mlmd.datasets.chunks import open_run, read_chunks, resume, write_chunk
 from mlmd.errors import require
-from mlmd.store import write_atomic
+
+__all__ = ["minimised", "openmm_version", "parallel_tempering", "read_chunks"]
 
 
 def parallel_tempering(
@@ -47,16 +48,15 @@ def parallel_tempering(
         ValueError: if the folder holds a run with other settings.
     """
     mm = require("openmm", extra="reference")
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     settings = dict(
         temperatures=list(temperatures), frame_ps=frame_ps, swap_ps=swap_ps, dt_fs=dt_fs,
         friction_per_ps=friction_per_ps, frames_per_chunk=frames_per_chunk, seed=seed,
     )  # fmt: skip
-    _same_settings(folder / "settings.json", settings)
+    folder = open_run(folder, settings)
 
     contexts = [_context(mm, system, T, friction_per_ps, dt_fs) for T in temperatures]
-    state, done = _resume(folder, contexts, positions, temperatures)
+    rest = np.stack([positions, np.zeros_like(positions)])
+    state, done = resume(folder, np.stack([rest] * len(contexts)))
     swap_steps = round(swap_ps * 1000 / dt_fs)
     swaps_per_frame = max(1, round(frame_ps / swap_ps))
     while done * frames_per_chunk < n_frames:
@@ -70,34 +70,11 @@ def parallel_tempering(
                 a, t = _exchange(contexts, temperatures, rng)
                 accepted, tried = accepted + a, tried + t
             frames.append(_read(contexts[0]))
-        state = [_phase_point(c) for c in contexts]
+        state = np.stack([_phase_point(c) for c in contexts])
         x, f, e = (np.stack(z) for z in zip(*frames, strict=True))
-        chunk = dict(
-            positions=(x - x.mean(1, keepdims=True)).astype(np.float32), forces=f.astype(np.float32), energies=e,
-            state=np.array(state), acceptance=np.array(accepted / max(tried, 1)),
-        )  # fmt: skip
-        write_atomic(folder / f"chunk_{done:05d}.npz", lambda path, c=chunk: np.savez(path, **c))
+        write_chunk(folder, done, x, f, e, state, acceptance=accepted / max(tried, 1))
         done += 1
         yield done * frames_per_chunk
-
-
-def read_chunks(folder: str | Path) -> dict[str, np.ndarray]:
-    """All frames of a run: positions (nm), forces (kJ/mol/nm), energies (kJ/mol), mean exchange acceptance."""
-    chunks = [np.load(p) for p in sorted(Path(folder).glob("chunk_*.npz"))]
-    if not chunks:
-        raise ValueError(f"folder={str(folder)!r} holds no chunk_*.npz: generate the data first")
-    out = {k: np.concatenate([c[k] for c in chunks]) for k in ("positions", "forces", "energies")}
-    out["acceptance"] = np.mean([c["acceptance"] for c in chunks])
-    return out
-
-
-def _same_settings(path: Path, settings: dict) -> None:
-    if path.exists():
-        stored = json.loads(path.read_text())
-        if stored != settings:
-            raise ValueError(f"{path} was written with other settings ({stored}): choose another folder or remove it")
-    else:
-        write_atomic(path, lambda p: Path(p).write_text(json.dumps(settings, indent=1)))
 
 
 def _context(mm: Any, system: Any, temperature: float, friction: float, dt_fs: float) -> Any:
@@ -105,15 +82,7 @@ def _context(mm: Any, system: Any, temperature: float, friction: float, dt_fs: f
     return mm.Context(system, integrator, mm.Platform.getPlatformByName("Reference"))
 
 
-def _resume(folder: Path, contexts: list, positions: np.ndarray, temperatures: tuple) -> tuple[list, int]:
-    stored = sorted(folder.glob("chunk_*.npz"))
-    if stored:
-        return list(np.load(stored[-1])["state"]), len(stored)
-    rest = np.zeros_like(positions)
-    return [np.stack([positions, rest])] * len(contexts), 0
-
-
-def _start_chunk(contexts: list, state: list, seed: int, chunk: int) -> None:
+def _start_chunk(contexts: list, state: np.ndarray, seed: int, chunk: int) -> None:
     for k, (context, (x, v)) in enumerate(zip(contexts, state, strict=True)):
         # OpenMM reads the seed when a context is (re)initialised; 0 would mean "choose one"
         context.getIntegrator().setRandomNumberSeed(1 + (1_000_003 * seed + 101 * chunk + k) % 2_000_000_000)
@@ -152,3 +121,12 @@ def _exchange(contexts: list, temperatures: tuple, rng: np.random.Generator) -> 
 def openmm_version() -> str:
     """Name, version and platform of the engine, for the provenance."""
     return f"OpenMM {require('openmm', extra='reference').version.short_version}, Reference platform (double precision)"
+
+
+def minimised(system: Any, positions: np.ndarray) -> np.ndarray:
+    """Positions (n, 3) in nm at the next minimum of the potential energy."""
+    mm = require("openmm", extra="reference")
+    context = mm.Context(system, mm.VerletIntegrator(0.001), mm.Platform.getPlatformByName("Reference"))
+    context.setPositions(positions)
+    mm.LocalEnergyMinimizer.minimize(context)
+    return context.getState(getPositions=True).getPositions(asNumpy=True)._value
