@@ -20,14 +20,37 @@ def widths(cell: Tensor) -> Tensor:
     return torch.where((area > 0) & (volume > 0), volume / area.clamp(min=1e-30), torch.full_like(area, torch.inf))
 
 
+def completed(cell: Tensor, pbc: Tensor) -> Tensor:
+    """Cells (S, 3, 3) whose rows without a period are replaced by unit vectors perpendicular to all others.
+
+    So a slab or a rod, whose remaining rows may be zero or anything, has a volume, widths and fractional coordinates.
+    """
+    if bool(pbc.all()):
+        return cell
+    normals = torch.linalg.svd(cell * pbc[..., None])[2]  # the last rows span what the periodic rows do not
+    order = (3 - torch.cumsum((~pbc).long(), -1)).clamp(max=2)
+    normals = torch.gather(normals, -2, order[..., None].expand_as(cell))
+    return torch.where(pbc[..., None], cell, normals)
+
+
+def periodic_widths(cell: Tensor, pbc: Tensor) -> Tensor:
+    """Distance between opposite faces in the periodic directions, (S, 3); infinite in the others.
+
+    Raises:
+        ValueError: if the lattice vectors of the periodic directions enclose no volume.
+    """
+    filled = completed(cell, pbc)
+    if bool((torch.linalg.det(filled).abs() < 1e-9).any()):
+        raise ValueError(
+            "cell has zero volume but pbc is set: give a lattice vector in A for every periodic direction or set pbc=False"
+        )
+    return torch.where(pbc, widths(filled), torch.full_like(cell[..., 0], torch.inf))
+
+
 def check_cutoff(cell: Tensor, pbc: Tensor, cutoff: float) -> None:
     """Refuse a box without volume, and a cutoff over half the width of a periodic box."""
-    w = torch.where(pbc, widths(cell), torch.full_like(cell[..., 0], torch.inf))
-    flat = pbc.all(-1) & (torch.linalg.det(cell).abs() < 1e-9)
-    if bool(flat.any()):
-        raise ValueError("cell has zero volume but pbc is set: give three lattice vectors in A or set pbc=False")
-    if bool((w < 2 * cutoff).any()):
-        smallest = float(w.min())
+    smallest = float(periodic_widths(cell, pbc).min())
+    if smallest < 2 * cutoff:
         raise ValueError(
             f"cutoff={cutoff:g} A is more than half the smallest box width ({smallest:.4g} A): "
             f"use a cutoff below {smallest / 2:.4g} A or a larger box"

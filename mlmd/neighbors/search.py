@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlmd.cell import check_cutoff, minimum_image, widths
+from mlmd.cell import check_cutoff, completed, minimum_image, periodic_widths
 from mlmd.neighbors.pairs import Pairs
 from mlmd.system import System
 
 DENSE_LIMIT = 500  # particles per system; below it all pairs are faster than cells
+DENSE_BLOCK = 2_000_000  # pairs looked at in one go; bounds the memory of many replicas
 
 
 def neighbors(system: System, cutoff: float) -> Pairs:
@@ -19,10 +20,14 @@ def neighbors(system: System, cutoff: float) -> Pairs:
     A periodic system narrower than twice the cutoff goes to vesin, which counts several images of one particle.
 
     Raises:
-        ValueError: if cutoff is not positive, or a periodic cell has no volume.
+        ValueError: if cutoff is not positive, a periodic cell has no volume, or a position is not finite.
     """
-    if not cutoff > 0:
-        raise ValueError(f"cutoff={cutoff}: must be positive, in A")
+    if not 0 < cutoff < float("inf"):
+        raise ValueError(f"cutoff={cutoff}: must be positive and finite, in A")
+    finite = torch.isfinite(system.positions)
+    if not bool(finite.all()):
+        first = int(torch.nonzero(~finite.all(-1))[0])
+        raise ValueError(f"positions are not finite (first: particle {first} of {len(system)}): remove or repair that system")
     largest = system.size if system.size is not None else int(torch.bincount(system.batch).max())
     if largest <= DENSE_LIMIT and not _narrow(system, cutoff):
         return dense_pairs(system, cutoff)
@@ -32,10 +37,7 @@ def neighbors(system: System, cutoff: float) -> Pairs:
 
 
 def _narrow(system: System, cutoff: float) -> bool:
-    if not system.periodic:
-        return False
-    w = torch.where(system.pbc, widths(system.cell), torch.full_like(system.cell[..., 0], torch.inf))
-    return bool((w < 2 * cutoff).any())
+    return system.periodic and bool((periodic_widths(system.cell, system.pbc) < 2 * cutoff).any())
 
 
 @torch.no_grad()
@@ -45,17 +47,37 @@ def dense_pairs(system: System, cutoff: float) -> Pairs:
     Raises:
         ValueError: if the cutoff exceeds half the width of a periodic cell: nearest images would miss pairs.
     """
-    check_cutoff(system.cell, system.pbc, cutoff)
-    if system.size is not None:
-        n = system.size
-        local = ~torch.eye(n, dtype=torch.bool, device=system.positions.device)
-        x = system.dense()
-        d = x[:, None, :, :] - x[:, :, None, :]
-        shift = _nearest_shift(d.reshape(len(x), -1, 3), system.cell, system.pbc).reshape(d.shape)
-        d = d + (shift.to(d.dtype).reshape(len(x), -1, 3) @ system.cell).reshape(d.shape)
-        s, i, j = torch.nonzero(((d * d).sum(-1) < cutoff**2) & local, as_tuple=True)
-        return Pairs(torch.stack([i + s * n, j + s * n]), shift[s, i, j])
-    return _ragged_pairs(system, cutoff)
+    if system.periodic:
+        check_cutoff(system.cell, system.pbc, cutoff)
+    if system.size is None:
+        return _ragged_pairs(system, cutoff)
+    n, x = system.size, system.dense()
+    cell = completed(system.cell, system.pbc) if system.periodic else None
+    block = max(1, DENSE_BLOCK // max(1, n * n))
+    found = []
+    for first in range(0, max(1, len(x)), block):
+        part = slice(first, first + block)
+        lattice = None if cell is None else (cell[part], system.pbc[part])
+        found.append(_all_pairs(x[part], lattice, cutoff, first * n))
+    return found[0] if len(found) == 1 else Pairs(torch.cat([p.index for p in found], 1), torch.cat([p.shift for p in found]))
+
+
+def _all_pairs(x: Tensor, lattice: tuple[Tensor, Tensor] | None, cutoff: float, offset: int) -> Pairs:
+    """Pairs of equally large systems ``x`` (S, n, 3); ``offset`` is the number of their first particle."""
+    n = x.shape[1]
+    d = x[:, None, :, :] - x[:, :, None, :]
+    if lattice is not None:
+        cell, pbc = lattice
+        flat = d.reshape(len(x), n * n, 3)
+        shift = _nearest_shift(flat, cell, pbc)
+        d = (flat + shift.to(d.dtype) @ cell).reshape(d.shape)
+    near = (d * d).sum(-1) < cutoff**2
+    near.diagonal(dim1=1, dim2=2).fill_(False)
+    s, i, j = torch.nonzero(near, as_tuple=True)
+    index = torch.stack([i, j]) + (s * n + offset)
+    if lattice is None:
+        return Pairs(index, torch.zeros(len(s), 3, dtype=torch.long, device=x.device))
+    return Pairs(index, shift.reshape(len(x), n, n, 3)[s, i, j])
 
 
 def _ragged_pairs(system: System, cutoff: float) -> Pairs:
@@ -70,13 +92,9 @@ def _ragged_pairs(system: System, cutoff: float) -> Pairs:
 
 
 def _nearest_shift(d: Tensor, cell: Tensor, pbc: Tensor) -> Tensor:
-    """Integer lattice shifts (S, P, 3) that bring displacements to their nearest image."""
-    if not bool(pbc.any()):
-        return torch.zeros(d.shape, dtype=torch.long, device=d.device)
-    identity = torch.eye(3, dtype=cell.dtype, device=cell.device)
-    solvable = torch.where(pbc[:, :, None], cell, identity)  # directions without a period get a dummy vector
-    moved = d - minimum_image(d, solvable)
-    shift = -torch.linalg.solve(solvable.transpose(-1, -2), moved.transpose(-1, -2)).transpose(-1, -2).round()
+    """Integer lattice shifts (S, P, 3) that bring displacements to their nearest image; ``cell`` has a volume."""
+    moved = d - minimum_image(d, cell)
+    shift = -torch.linalg.solve(cell.transpose(-1, -2), moved.transpose(-1, -2)).transpose(-1, -2).round()
     return (shift * pbc[:, None, :]).long()
 
 
@@ -85,17 +103,16 @@ def vesin_pairs(system: System, cutoff: float) -> Pairs:
     """Cell list by vesin (Fraux, Loche et al.), system by system; small cells contribute every image within the cutoff."""
     from vesin import NeighborList
 
-    if bool((system.pbc.any(-1) & (torch.linalg.det(system.cell).abs() < 1e-9)).any()):
-        raise ValueError("cell has zero volume but pbc is set: give three lattice vectors in A or set pbc=False")
+    if system.periodic:
+        periodic_widths(system.cell, system.pbc)  # refuses a cell without volume
     search = NeighborList(cutoff=cutoff, full_list=True, sorted=True)
     index, shifts, device = [], [], system.positions.device
     counts = torch.bincount(system.batch, minlength=system.n_systems).cpu().numpy()
     first = np.cumsum(counts) - counts
-    x, cell = system.positions.double().cpu().numpy(), system.cell.double().cpu().numpy()
+    x, cell = system.positions.double().cpu().numpy(), completed(system.cell, system.pbc).double().cpu().numpy()
     for s, pbc in enumerate(system.pbc.cpu().numpy()):
         points = np.ascontiguousarray(x[first[s] : first[s] + counts[s]])
-        box = np.ascontiguousarray(cell[s]) if pbc.any() else np.eye(3)
-        i, j, S = search.compute(points=points, box=box, periodic=pbc.copy(), quantities="ijS")
+        i, j, S = search.compute(points=points, box=np.ascontiguousarray(cell[s]), periodic=pbc.copy(), quantities="ijS")
         index.append(np.stack([i, j]).astype(np.int64) + first[s])
         shifts.append(np.asarray(S, dtype=np.int64).reshape(-1, 3))
     return Pairs(torch.from_numpy(np.concatenate(index, 1)).to(device), torch.from_numpy(np.concatenate(shifts)).to(device))
