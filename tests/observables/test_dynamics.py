@@ -33,7 +33,8 @@ def test_brownian_motion_gives_its_diffusion_coefficient_within_the_error() -> N
 def test_harmonic_oscillators_give_the_analytic_msd_and_vacf() -> None:
     """x = A cos(w t + phase) at kT = k = m = w = 1: MSD = 6 (1 - cos t), <v v> = 3 cos t."""
     rng = np.random.default_rng(2)
-    dt, t = 0.05, np.arange(1000)[:, None, None, None] * dt
+    dt = 0.05
+    t = np.arange(1000)[:, None, None, None] * dt
     x0, v0 = rng.standard_normal((2, 1, 30, 30, 3))
     x, v = x0 * np.cos(t) + v0 * np.sin(t), v0 * np.cos(t) - x0 * np.sin(t)
     m, c = msd(x, max_lag=200), vacf(v, max_lag=200)

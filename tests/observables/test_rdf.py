@@ -121,7 +121,7 @@ def test_frames_bring_their_cell_types_and_bonds() -> None:
 def test_gaussian_chain_has_the_maxwell_density_of_distances() -> None:
     x = torch.zeros(20_000, 2, 3, dtype=torch.float64)
     x[:, 1] = torch.randn(20_000, 3, dtype=torch.float64)
-    d = distance_density(x, [(0, 1)], bins=30, limits=(0, 4))
+    d = distance_density(x, [(0, 1)], bins=30, limits=(0, 4), n_blocks=100)
     expected = np.diff(stats.maxwell.cdf(d.edges)) / d.widths
     assert np.sqrt(np.mean(((d.density - expected) / d.error) ** 2)) == pytest.approx(1.0, abs=0.4)
 
