@@ -70,6 +70,9 @@ class Frames:
                 raise ValueError(f"{name} has shape {tuple(value.shape)}, expected {shape}")
             if not bool(torch.isfinite(value).all()):
                 raise ValueError(f"{name} contains values that are not finite: remove or repair those frames")
+        pairs = self.constraints
+        if pairs is not None and (pairs.ndim != 2 or pairs.shape[1] != 2 or (len(pairs) and int(pairs.max()) >= n)):
+            raise ValueError(f"constraints has shape {tuple(pairs.shape)}: give pairs (C, 2) of atom indices below {n}")
         defaults: dict[str, Any] = {}
         if self.masses is None:
             mass = [a.element.mass if a.element is not None else 0.0 for a in self.topology.atoms]
@@ -99,7 +102,7 @@ class Frames:
 
     def __getitem__(self, index: Any) -> Frames:
         """A slice, list or mask of frames; an integer gives one frame, still as ``Frames``."""
-        index = [index] if isinstance(index, int) else index
+        index = [int(index)] if isinstance(index, (int, np.integer)) else index
         per_frame = ("positions", "forces", "energies", "cell", "time")
         return replace(self, **{k: v[index] for k in per_frame if (v := getattr(self, k)) is not None})
 
@@ -111,6 +114,11 @@ class Frames:
             System.single(self.positions[f], self.types, self.masses, None if self.cell is None else self.cell[f]) for f in frames
         ]
         return System.stack(parts)
+
+    def to(self, device: torch.device | str) -> Frames:
+        """The same frames with all tensors on another device."""
+        moved = {f.name: v.to(device) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+        return replace(self, **moved)  # type: ignore[arg-type]
 
     def to_mdtraj(self) -> mdtraj.Trajectory:
         """The same trajectory for mdtraj and nglview, in their units (nm, ps)."""

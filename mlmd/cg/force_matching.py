@@ -148,7 +148,7 @@ def _force_function(model: nn.Module, frames: Frames) -> Callable[[Tensor], Tens
         offsets = torch.arange(molecules)
 
         def from_geometry(index: Tensor) -> Tensor:
-            rows = (index[:, None] * molecules + offsets).flatten()
+            rows: Tensor = (index[:, None] * molecules + offsets).flatten()
             return model.from_geometry(geometry[rows], create_graph=True)[1].reshape(-1, n, 3)
 
         return from_geometry
@@ -224,9 +224,10 @@ def _neighbour_difference(frames: Frames, residual: Tensor) -> Tensor:
     coordinates, _ = molecule_coordinates(n, bonds)
     r, theta, phi = coordinates(x.reshape(-1, 3).double())
     features = torch.cat([r, theta.cos(), phi.cos(), phi.sin()])
-    features = ((features - features.mean(1, keepdim=True)) / features.std(1, keepdim=True).clamp(min=1e-3)).T.numpy()
-    _, neighbour = cKDTree(features).query(features, k=2)
-    other = torch.from_numpy(np.where(neighbour[:, 0] == np.arange(len(features)), neighbour[:, 1], neighbour[:, 0]))
+    features = ((features - features.mean(1, keepdim=True)) / features.std(1, keepdim=True).clamp(min=1e-3)).T
+    points = features.numpy()
+    _, neighbour = cKDTree(points).query(points, k=2)
+    other = torch.from_numpy(np.where(neighbour[:, 0] == np.arange(len(points)), neighbour[:, 1], neighbour[:, 0]))
     e = residual.reshape(-1, n, 3).double()
     rotation = superposition(x[other].double(), x.double())
     turned = torch.einsum("fij,fnj->fni", rotation, e[other])

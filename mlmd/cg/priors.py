@@ -106,7 +106,9 @@ def fit_priors(frames: Frames, *, kT: float | None = None, repulsion_power: int 
         raise ValueError("n_beads=1: a single bead has no internal coordinates, nothing can be learned; use at least 2 beads")
     coordinates, terms = molecule_coordinates(n, bonds)
     geometry = coordinates.geometry(x.reshape(-1, 3).double())
-    beta, report, laws = 1 / kT, [], []
+    beta = 1 / kT
+    report: list[PriorTerm] = []
+    laws: list[Law] = []
     row = {tuple(p): k for k, p in enumerate(coordinates.pairs.tolist())}
 
     bond_rows = [row[tuple(sorted(b))] for b in terms.bonds.tolist()]

@@ -14,7 +14,7 @@ from mlmd.cg.force_matching import batch_of
 from mlmd.forces import Potential, energy_forces
 from mlmd.frames import Frames
 from mlmd.learn import Average, Checkpoint, cosine, fit
-from mlmd.md import Langevin, State, rest, simulate, thermal_velocities
+from mlmd.md import Langevin, State, half_step_kT, rest, simulate, thermal_velocities
 from mlmd.neighbors import neighbors
 from mlmd.potentials.bonded import Bonded
 
@@ -31,7 +31,7 @@ class PersistentReplicas:
     ):
         self.potential, self.state, self.integrator = potential, start, integrator
         self.steps, self.stride, self.memory = steps, stride, memory
-        self.generator = torch.Generator(start.system.positions.device).manual_seed(seed)
+        self.generator = generator
         self.snapshots: list[Tensor] = []
 
     def advance(self) -> Tensor:
@@ -58,7 +58,7 @@ class PersistentReplicas:
 
 
 def refine(
-    model: nn.Module,
+    model: Any,
     frames: Frames,
     *,
     dt: float,
@@ -87,7 +87,7 @@ def refine(
     the lag of the replicas) and the final parameters are an exponential moving average.
 
     Args:
-        model: the whole potential; parameters that shall stay (priors) have ``requires_grad=False``.
+        model: the whole potential (a module); parameters that shall stay (priors) have ``requires_grad=False``.
         frames: reference beads. dt, friction: of the replicas, fs and 1/fs.
         start: (replicas, n, 3) positions to start from; default: random reference frames (training only: production runs should
             start in one basin).
@@ -107,10 +107,11 @@ def refine(
     if start is None:
         start = frames.positions[torch.randint(len(frames), (replicas,), generator=generator)]
     system = batch_of(frames, torch.zeros(1, dtype=torch.long)).at(start.float())
-    velocities = thermal_velocities(system, kT, generator)
+    noise = torch.Generator(system.positions.device).manual_seed(seed + 1)
+    velocities = thermal_velocities(system, kT, noise)
     sampler = PersistentReplicas(
         model, rest(system, velocities), Langevin(dt, kT, friction),
-        steps=steps_per_update, stride=stride, memory=memory, seed=seed + 1,
+        steps=steps_per_update, stride=stride, memory=memory, generator=noise,
     )  # fmt: skip
     reference = _energy_of_frames(model, frames)
     count = min(reference_batch, len(frames))
@@ -134,7 +135,7 @@ def refine(
         extra.append(Checkpoint(checkpoint, companions=(mean, sampler)))
     loop = fit(model, loss, batch, steps=updates, optimizer=optimizer, schedule=cosine(updates), callbacks=extra, every=every)
     for log in loop:
-        yield {**log, "temperature": float(sampler.state.kT.mean()) / units.kelvin}
+        yield {**log, "temperature": float(half_step_kT(sampler.state).mean()) / units.kelvin}
 
 
 def _energy_of_frames(model: nn.Module, frames: Frames) -> Callable[[Tensor], Tensor]:
@@ -188,4 +189,3 @@ def _hessian(potential: Any, system: Any, h: float = 1e-4) -> Tensor:
         force = energy_forces(potential, batch, pairs).forces.reshape(2, n, n)
     hessian = (force[1] - force[0]) / (2 * h)
     return 0.5 * (hessian + hessian.T)
-

@@ -22,7 +22,8 @@ Force = Callable[[System], Evaluation]
 class Integrator(Protocol):
     """``init`` prepares a state, ``step`` advances it by one time step; noise comes from outside, so a step is a pure function."""
 
-    dt: float | Tensor
+    @property
+    def dt(self) -> float | Tensor: ...
 
     def init(self, state: State) -> State: ...
 
@@ -36,8 +37,8 @@ class Columns(NamedTuple):
 
     kick: Tensor  # dt / (2 m)
     half: Tensor  # dt / 2
-    keep: Tensor | None = None  # exp(-friction dt)
-    shake: Tensor | None = None  # sqrt((1 - keep^2) kT / m)
+    keep: Tensor = torch.ones(())  # exp(-friction dt)
+    shake: Tensor = torch.zeros(())  # sqrt((1 - keep^2) kT / m)
 
 
 def kick(state: State, c: Columns) -> State:

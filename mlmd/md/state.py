@@ -57,6 +57,15 @@ def per_particle(value: float | Tensor, system: System) -> Tensor:
     return value[system.batch][:, None]
 
 
+def half_step_kT(state: State) -> Tensor:
+    """(S,) kinetic temperature of the velocities half a step on, v + (dt/2) F/m, in eV; needs a state that was integrated.
+
+    Splittings around velocity Verlet sample positions far better than full-step velocities, whose temperature falls short by a
+    factor 1 - (dt omega)^2/4 for a mode omega; half-step velocities do not.
+    """
+    return replace(state, velocities=state.velocities + state.memory.kick * state.forces).kT
+
+
 def rest(system: System, velocities: Tensor | None = None) -> State:
     """A state whose forces are not evaluated yet (``simulate`` does that)."""
     zero = torch.zeros_like(system.positions)

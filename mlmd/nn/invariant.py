@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from mlmd.potentials.bonded import Law
+from mlmd.store import configurable
 
 
+@configurable
 class InvariantNet(Law):
     r"""Multilayer perceptron on standardised invariants of a molecule, in the manner of CGnet (Wang et al. 2019).
 

@@ -10,9 +10,11 @@ from mlmd.nn.edges import Edges, edges_within
 from mlmd.nn.radial import BesselBasis, CosineEnvelope
 from mlmd.potentials.compose import Potential, need_pairs
 from mlmd.segment import segment_sum
+from mlmd.store import configurable
 from mlmd.system import System
 
 
+@configurable
 class PaiNN(Potential):
     r"""Energy from scalar features s (n, F) and vector features v (n, 3, F) that rotate with the molecule; mirror symmetric.
 

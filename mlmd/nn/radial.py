@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from mlmd.store import configurable
+
 
 def _positive(value: float, name: str) -> float:
     if not 0 < value < float("inf"):
@@ -14,6 +16,7 @@ def _positive(value: float, name: str) -> float:
     return float(value)
 
 
+@configurable
 class GaussianBasis(nn.Module):
     r""":math:`g_k(r)=\exp[-(r-\mu_k)^2/2\sigma^2]`, centres evenly spaced on [start, cutoff], width = spacing.
 
@@ -36,6 +39,7 @@ class GaussianBasis(nn.Module):
         return torch.exp(-x * x)
 
 
+@configurable
 class BesselBasis(nn.Module):
     r""":math:`\phi_n(r)=\sin(n\pi r/r_c)/r,\ n=1\ldots` (Gasteiger et al. 2020; PaiNN eq. 8).
 
@@ -57,6 +61,7 @@ class BesselBasis(nn.Module):
         return torch.sin(safe[:, None] * self.wave) / safe[:, None]
 
 
+@configurable
 class ExpNormalBasis(nn.Module):
     r""":math:`\phi_k(r)=\exp[-\beta(e^{-\alpha r}-\mu_k)^2]`, fine at short and coarse at long distances.
 
@@ -82,6 +87,7 @@ class ExpNormalBasis(nn.Module):
         return torch.exp(-self.beta * x * x)
 
 
+@configurable
 class CosineEnvelope(nn.Module):
     r""":math:`f(r)=\frac12[\cos(\pi r/r_c)+1]`, zero with zero slope at the cutoff and beyond (Behler 2011)."""
 
@@ -95,6 +101,7 @@ class CosineEnvelope(nn.Module):
         return torch.where(r < self.cutoff, 0.5 * (torch.cos(x) + 1.0), torch.zeros_like(r))
 
 
+@configurable
 class PolynomialEnvelope(nn.Module):
     r"""Polynomial from 1 at 0 to 0 at the cutoff whose first ``smoothness`` derivatives vanish at both ends.
 

@@ -11,6 +11,7 @@ from mlmd.nn.edges import edges_within
 from mlmd.nn.radial import CosineEnvelope, GaussianBasis
 from mlmd.potentials.compose import Potential, need_pairs
 from mlmd.segment import segment_sum
+from mlmd.store import configurable
 from mlmd.system import System
 
 
@@ -22,6 +23,7 @@ class ShiftedSoftplus(nn.Module):
         return nn.functional.softplus(x) - math.log(2.0)
 
 
+@configurable
 class SchNet(Potential):
     r"""Energy as a sum over particles of a network on distances alone; invariant under every isometry, mirrors included.
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mlmd.neighbors.pairs import Pairs
 from mlmd.potentials.internal import Geometry, InternalCoordinates
 from mlmd.segment import segment_sum
+from mlmd.store import configurable
 from mlmd.system import System
 
 Values = tuple[Tensor, Tensor, Tensor]
@@ -45,6 +46,7 @@ class _PerCoordinate(Law):
         return self.u(q.index_select(0, self.rows)).sum(0)
 
 
+@configurable
 class HarmonicBonds(_PerCoordinate):
     """u = k/2 (r - r0)^2 on the given rows of the coordinates' distances; k (K,) in eV/A^2, r0 (K,) in A."""
 
@@ -56,6 +58,7 @@ class HarmonicBonds(_PerCoordinate):
         return 0.5 * self.k * (q - self.r0).square()
 
 
+@configurable
 class HarmonicAngles(_PerCoordinate):
     """u = k/2 (theta - theta0)^2; k (K,) in eV/rad^2, theta0 (K,) in rad."""
 
@@ -69,6 +72,7 @@ class HarmonicAngles(_PerCoordinate):
         return 0.5 * self.k * (q - self.theta0).square()
 
 
+@configurable
 class CosineAngles(_PerCoordinate):
     """u = k/2 (cos theta - c0)^2, finite and smooth at theta = pi, where the force of the harmonic angle is not; k in eV.
 
@@ -85,6 +89,7 @@ class CosineAngles(_PerCoordinate):
         return 0.5 * self.k * (q.cos() - self.c0).square()
 
 
+@configurable
 class FourierDihedrals(_PerCoordinate):
     """u = sum_n a_n cos(n phi) + b_n sin(n phi), n = 1..order; a, b (K, order) in eV.
 
@@ -103,6 +108,7 @@ class FourierDihedrals(_PerCoordinate):
         return (self.a[:, None] * angle.cos() + self.b[:, None] * angle.sin()).sum(-1)
 
 
+@configurable
 class PowerRepulsion(_PerCoordinate):
     """u = epsilon (sigma / r)^power: excluded volume between the given pairs; sigma (K,) in A, epsilon in eV."""
 
@@ -115,6 +121,7 @@ class PowerRepulsion(_PerCoordinate):
         return self.epsilon * (self.sigma / q) ** self.power
 
 
+@configurable
 class Bonded(nn.Module):
     """Sum of laws over every molecule of a system; molecules are consecutive, equal and whole (not wrapped).
 

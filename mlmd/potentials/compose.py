@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mlmd.forces import energy_forces
 from mlmd.neighbors.pairs import Pairs
 from mlmd.segment import segment_sum
+from mlmd.store import configurable
 from mlmd.system import System
 
 
@@ -63,6 +64,7 @@ def in_closed_form(potential: Any, system: System, pairs: Pairs | None) -> tuple
     return out.energy, out.forces
 
 
+@configurable
 class Sum(Potential):
     r"""The sum of its members, :math:`E=\sum_m E_m`; nested sums are flattened.
 
@@ -105,6 +107,7 @@ def _total(members: Sequence[nn.Module] | nn.ModuleList, system: System, pairs: 
     return energy
 
 
+@configurable
 class Scaled(Potential):
     """``factor`` times another potential: a coupling parameter, or a change of units."""
 
@@ -123,6 +126,7 @@ class Scaled(Potential):
         return self.factor * energy, self.factor * forces
 
 
+@configurable
 class Shifted(Potential):
     r"""Another potential plus a constant: :math:`E+\sum_i e_{z_i}`, for instance the energies of isolated atoms.
 
@@ -153,6 +157,7 @@ class Shifted(Potential):
         return energy + self._constant(system), forces
 
 
+@configurable
 class Frozen(Potential):
     """A copy of a potential as it is now, without parameter gradients: later training of the original does not reach it."""
 
@@ -170,6 +175,7 @@ class Frozen(Potential):
         return in_closed_form(self.potential, system, pairs)
 
 
+@configurable
 class Ensemble(Potential):
     r"""The mean of M potentials, :math:`E=\frac1M\sum_m E_m`; their spread says how far to trust it."""
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from mlmd.store import configurable
+
 SMALL = 1e-6  # squared-sine floor: the gradient of an angle has no limit at 0 and pi
 
 
@@ -32,6 +34,7 @@ class Geometry:
         return Geometry(self.distances[:, molecules], self.angles[:, molecules], self.dihedrals[:, molecules], cut)
 
 
+@configurable
 class InternalCoordinates(nn.Module):
     """Distances r, angles theta in [0, pi] and dihedrals phi in (-pi, pi] (IUPAC sign) of a molecule of ``size`` beads.
 

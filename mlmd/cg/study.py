@@ -1,0 +1,450 @@
+"""``Study``: the whole way from an atomistic trajectory to a compared coarse-grained simulation, stage by stage."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mlmd import store, units
+from mlmd.analysis.compare import Comparison, choose_torsions, compare
+from mlmd.analysis.populations import Region
+from mlmd.cg import autoencoder
+from mlmd.cg import mapping as maps
+from mlmd.cg.force_matching import ForceReport, batch_of, force_report, invariant_network, match_forces
+from mlmd.cg.mapping import Mapping
+from mlmd.cg.priors import MIN_FRAMES, Priors, fit_priors, single_molecules
+from mlmd.cg.relative_entropy import refine, suggested_time_step
+from mlmd.frames import Frames
+from mlmd.md import Langevin, produce, read_production, rest, thermal_velocities
+from mlmd.nn.painn import PaiNN
+from mlmd.nn.schnet import SchNet
+from mlmd.observables.coordinates import Coordinate
+from mlmd.observables.terms import internal_terms
+from mlmd.potentials.bonded import Bonded
+from mlmd.potentials.compose import Sum
+
+Log = dict[str, Any]
+MAPPINGS = ("learned", "residue", "sequence", "backbone", "alpha_carbon", "random", "molecule", "identity")
+POTENTIALS = ("invariant", "schnet", "painn", "prior")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything a study depends on besides its data.
+
+    | field | meaning |
+    |---|---|
+    | n_beads | beads per molecule, for the mappings that take a number |
+    | mapping | "learned", or a hand-made one (``MAPPINGS``); ``groups`` overrides it with lists of atom indices |
+    | rho | weight of the mean square force in the learned map, A^2/(kcal/mol/A)^2 |
+    | weighting | bead at the centre of "mass" or the "centroid" |
+    | potential | network on top of the prior: "invariant", "schnet", "painn", or "prior" for none |
+    | width, depth, cutoff | of the network; cutoff in A for message passing |
+    | train_steps, batch, learning_rate | force matching; skipped for data without forces |
+    | refine_updates, refine_rate | relative entropy; 0 updates skip it |
+    | replicas, simulate_ps, sample_ps | production run: replicas started in one basin, length, time between snapshots |
+    | temperature | K; 0 takes that of the data |
+    | friction | 1/ps |
+    | time_step | fs; 0 chooses it from the stiffest mode |
+    | seed, device | |
+    """
+
+    n_beads: int = 6
+    mapping: str = "learned"
+    groups: tuple[tuple[int, ...], ...] = ()
+    rho: float = 0.0
+    weighting: str = "mass"
+    potential: str = "invariant"
+    width: int = 128
+    depth: int = 3
+    cutoff: float = 12.0
+    train_steps: int = 2000
+    batch: int = 256
+    learning_rate: float = 1e-3
+    refine_updates: int = 600
+    refine_rate: float = 1e-4
+    replicas: int = 300
+    simulate_ps: float = 150.0
+    sample_ps: float = 0.25
+    temperature: float = 0.0
+    friction: float = 5.0
+    time_step: float = 0.0
+    seed: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("mapping", MAPPINGS), ("potential", POTENTIALS)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}={getattr(self, name)!r}: choose one of {', '.join(allowed)}")
+        for name in ("n_beads", "width", "depth", "batch", "replicas"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        for name in ("cutoff", "learning_rate", "refine_rate", "simulate_ps", "sample_ps", "friction"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)}: must be positive")
+        for name in ("rho", "train_steps", "refine_updates", "temperature", "time_step"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)}: must not be negative")
+
+    def fast(self) -> Settings:
+        """The same study in well under a minute, for tests and a first look: every stage is real but short."""
+        return replace(self, train_steps=min(self.train_steps, 200), refine_updates=min(self.refine_updates, 30), replicas=min(self.replicas, 64),
+                       simulate_ps=min(self.simulate_ps, 10.0), sample_ps=min(self.sample_ps, 0.1))  # fmt: skip
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> Settings:
+        """Settings from plain values; unknown names are refused."""
+        known = {f.name for f in fields(Settings)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(f"unknown settings {unknown}: known are {sorted(known)}")
+        values = {k: tuple(tuple(g) for g in v) if k == "groups" else v for k, v in values.items()}
+        hints = get_type_hints(Settings)
+        return Settings(**{k: float(v) if hints[k] is float else v for k, v in values.items()})
+
+
+def device_of(name: str) -> torch.device:
+    """The torch device, refused where it does not exist."""
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device={name!r}: no CUDA device is available here; use device='cpu' or install a CUDA build of torch")
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device={name!r} is unknown: use 'cpu' or 'cuda'") from error
+
+
+class Study:
+    """Stages in order: ``learn_mapping``, ``fit_priors``, ``train``, ``refine``, ``simulate``, ``compare``.
+
+    Every stage is a generator of logs (dicts with at least "stage"), to be driven by a notebook, a widget or a test, and leaves
+    its result as an attribute. With a ``folder``, long stages write checkpoints there and finished ones their result, under a name
+    that depends on all settings and data that matter: a study that was interrupted continues, one with other settings starts afresh.
+
+    Args:
+        frames: atoms (or beads, with mapping="identity"), with a temperature.
+        settings: see :class:`Settings`.
+        folder: for checkpoints and results; None keeps everything in memory except the production run, which needs a folder.
+
+    Raises:
+        ValueError: too few frames, no temperature, more beads than atoms, a device that does not exist.
+    """
+
+    def __init__(self, frames: Frames, settings: Settings = Settings(), folder: str | Path = "runs"):
+        if len(frames) < MIN_FRAMES:
+            raise ValueError(
+                f"{len(frames)} frames are too few for a study: at least {MIN_FRAMES} are needed, thousands are better"
+            )
+        kT = settings.temperature * units.kelvin or frames.kT
+        if not kT:
+            raise ValueError("the data carry no temperature: give temperature=300, for instance")
+        self.device = device_of(settings.device)
+        self.frames, self.settings, self.folder, self.kT = replace(frames, kT=kT), settings, Path(folder), kT
+        self.timings: dict[str, float] = {}
+        self.history: dict[str, list[Log]] = {}
+        self.autoencoder: autoencoder.AutoencoderResult | None = None
+        self._results: dict[str, Any] = {}
+        self._fingerprint = _fingerprint(frames)
+
+    # -- results, each with a clear word if its stage has not run ---------------------------------------------------------
+
+    def _result(self, name: str, stage: str) -> Any:
+        if name not in self._results:
+            raise RuntimeError(f"{name} is not there yet: run study.{stage}() first")
+        return self._results[name]
+
+    @property
+    def mapping(self) -> Mapping:
+        return self._result("mapping", "learn_mapping")
+
+    @property
+    def beads(self) -> Frames:
+        return self._result("beads", "learn_mapping")
+
+    @property
+    def priors(self) -> Priors:
+        return self._result("priors", "fit_priors")
+
+    @property
+    def potential(self) -> Any:
+        """The present potential: the prior, then with the matched network, then refined."""
+        return self._result("potential", "fit_priors")
+
+    @property
+    def forces(self) -> ForceReport | None:
+        """Force errors of the present potential; None for data without forces."""
+        return self._result("forces", "train")
+
+    @property
+    def samples(self) -> Tensor:
+        """(T, R, n, 3) positions of the production run, A."""
+        return self._result("samples", "simulate")
+
+    @property
+    def comparison(self) -> Comparison:
+        return self._result("comparison", "compare")
+
+    # -- stages -----------------------------------------------------------------------------------------------------------
+
+    def run(self) -> Iterator[Log]:
+        """All stages."""
+        for stage in (self.learn_mapping, self.fit_priors, self.train, self.refine, self.simulate, self.compare):
+            yield from stage()
+
+    def learn_mapping(self) -> Iterator[Log]:
+        """Find or make the map and apply it: ``mapping``, ``beads``, and ``autoencoder`` if it was learned."""
+        with self._timed("mapping"):
+            s = self.settings
+            if s.mapping == "learned" and not s.groups:
+                rho = s.rho / units.kcal_mol**2
+                for log in autoencoder.learn_mapping(self.frames, s.n_beads, rho=rho, weighting=s.weighting, seed=s.seed):  # type: ignore[arg-type]
+                    yield self._note("mapping", step=log.step, steps=log.steps, loss=log.loss, temperature=log.temperature)
+                    self.autoencoder = log.result or self.autoencoder
+                assert self.autoencoder is not None
+                mapping = self.autoencoder.mapping
+            else:
+                mapping = hand_made(self.frames, s)
+            self._set("mapping", mapping)
+            self._set("beads", mapping.apply(self.frames).to(self.device))
+            mapping.save(self.folder / f"mapping-{self._key('mapping')}.npz")
+            yield self._note("mapping", beads=mapping.n_beads)
+
+    def fit_priors(self) -> Iterator[Log]:
+        """Boltzmann inversion of the bonded terms: ``priors``; ``potential`` is the prior from here on."""
+        with self._timed("priors"):
+            priors = fit_priors(self.beads, kT=self.kT)
+            for p in priors.potential.parameters():
+                p.requires_grad_(False)
+            priors.potential.to(self.device)
+            self._set("priors", priors)
+            self._set("potential", priors.potential)
+            yield self._note("priors", terms=len(priors.report))
+
+    def train(self) -> Iterator[Log]:
+        """Force matching of the network on what the prior leaves; nothing to do without forces (``forces`` is None then)."""
+        with self._timed("train"):
+            s, prior = self.settings, self.priors.potential
+            torch.manual_seed(s.seed)
+            network = self._network()
+            if network is not None:
+                self._set("potential", combined(prior, network))
+            if self.beads.forces is None:
+                self._set("forces", None)
+                yield self._note("train", skipped="the data have no forces: structure-based path, the ensemble alone is fitted")
+                return
+            if network is not None:
+                yield from self._stored("train", network, self._match(network))
+            self._set("forces", force_report(self.potential, prior, self.beads))
+            yield self._note("train", **self.forces.to_dict())  # type: ignore[union-attr]
+
+    def refine(self) -> Iterator[Log]:
+        """Relative entropy: the ensemble itself is fitted, starting from the matched forces; ``forces`` is measured again."""
+        with self._timed("refine"):
+            s, model = self.settings, self.potential
+            if s.refine_updates == 0 or not any(p.requires_grad for p in model.parameters()):
+                yield self._note("refine", skipped="no updates were asked for, or there is nothing to train")
+                return
+            yield from self._stored("refine", model, self._refine(model))
+            if self.beads.forces is not None:
+                self._set("forces", force_report(model, self.priors.potential, self.beads))
+
+    def simulate(self) -> Iterator[Log]:
+        """Production run of all replicas from one basin, into the folder: ``samples``."""
+        with self._timed("simulate"):
+            s, beads = self.settings, self.beads
+            generator = torch.Generator().manual_seed(s.seed + 1000)
+            start, self.start_region = one_basin(beads, self.cvs, s.replicas, generator)
+            system = batch_of(beads, torch.zeros(1, dtype=torch.long)).at(start.float().to(self.device))
+            state = rest(system, thermal_velocities(system.to("cpu"), self.kT, generator).to(self.device))
+            dt = s.time_step or suggested_time_step(self.potential, beads)
+            every = max(1, round(s.sample_ps * units.ps / dt))
+            steps = every * max(1, round(s.simulate_ps * units.ps / dt / every))
+            self.time_step, self.sample_interval = dt, every * dt
+            folder = self.folder / f"simulate-{self._key('simulate')}"
+            integrator = Langevin(dt, self.kT, s.friction / units.ps)
+            for log in produce(folder, state, self.potential, integrator, steps, every=every, seed=s.seed, snapshots_per_chunk=40):
+                yield self._note("simulate", **log)
+            self._set("samples", read_production(folder))
+            yield self._note("simulate", samples=int(np.prod(self.samples.shape[:2])))
+
+    def compare(self) -> Iterator[Log]:
+        """Lay the second half of the production run over the reference: ``comparison``; convergence is judged on the whole run."""
+        with self._timed("compare"):
+            beads = self.beads.to("cpu")
+            result = compare(beads, self.samples, kT=self.kT, cvs=self.cvs, start=self.start_region, seed=self.settings.seed)
+            self._set("comparison", result)
+            yield self._note("compare", js=result.surface.js if result.surface else float("nan"))
+
+    @property
+    def cvs(self) -> tuple[Coordinate, Coordinate]:
+        """The two collective variables of the free energy surface."""
+        if "cvs" not in self._results:
+            n, bonds, _ = single_molecules(self.beads)
+            names = [a.name for a in list(self.beads.topology.atoms)[:n]]
+            self._set("cvs", choose_torsions(self.beads.to("cpu"), internal_terms(n, bonds), names))
+        return self._results["cvs"]
+
+    # -- inner workings ---------------------------------------------------------------------------------------------------
+
+    def _network(self) -> nn.Module | None:
+        s, beads = self.settings, self.beads
+        if s.potential == "prior":
+            return None
+        if s.potential == "invariant":
+            return invariant_network(beads, width=s.width, depth=s.depth).to(self.device)
+        assert beads.types is not None
+        kind = {"schnet": SchNet, "painn": PaiNN}[s.potential]
+        return kind(s.cutoff, features=s.width, interactions=s.depth, n_types=int(beads.types.max()) + 1).to(self.device)
+
+    def _match(self, network: nn.Module) -> Iterator[Log]:
+        s = self.settings
+        return match_forces(
+            network, self.priors.potential, self.beads, steps=s.train_steps, batch=s.batch, learning_rate=s.learning_rate,
+            seed=s.seed, every=max(1, s.train_steps // 60), checkpoint=str(self.folder / f"train-{self._key('train')}"),
+        )  # fmt: skip
+
+    def _refine(self, model: nn.Module) -> Iterator[Log]:
+        s = self.settings
+        return refine(
+            model, self.beads, kT=self.kT, dt=s.time_step or suggested_time_step(model, self.beads), updates=s.refine_updates,
+            replicas=s.replicas, learning_rate=s.refine_rate, seed=s.seed, every=max(1, s.refine_updates // 60),
+            checkpoint=str(self.folder / f"refine-{self._key('refine')}"),
+        )  # fmt: skip
+
+    def _stored(self, stage: str, module: nn.Module, logs: Iterator[Log]) -> Iterator[Log]:
+        """Run a stage that changes ``module``, or take its finished result from the folder."""
+        path = self.folder / f"{stage}-{self._key(stage)}.npz"
+        steps = self.settings.train_steps if stage == "train" else self.settings.refine_updates
+        if path.exists():
+            tree = store.load_tree(path)
+            module.load_state_dict(tree["state"])
+            self.history[stage] = tree["history"]
+            self.timings[stage] = tree["seconds"]
+            yield self._note(stage, loaded=str(path.name), record=False)
+            return
+        self.history[stage] = []
+        began = time.perf_counter()
+        for log in logs:
+            yield self._note(stage, steps=steps, **log)
+        tree = {"state": module.state_dict(), "history": self.history[stage], "seconds": time.perf_counter() - began}
+        store.save_tree(path, tree)
+
+    def _key(self, stage: str) -> str:
+        """A short name for all that a stage depends on."""
+        order = {
+            "mapping": ("n_beads", "mapping", "groups", "rho", "weighting", "seed"),
+            "train": ("potential", "width", "depth", "cutoff", "train_steps", "batch", "learning_rate", "temperature", "device"),
+            "refine": ("refine_updates", "refine_rate", "replicas", "time_step"),
+            "simulate": ("simulate_ps", "sample_ps", "friction"),
+        }
+        names: list[str] = []
+        for name, used in order.items():
+            names += used
+            if name == stage:
+                break
+        values = asdict(self.settings)
+        text = json.dumps([self._fingerprint, {n: values[n] for n in names}], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+    def _set(self, name: str, value: Any) -> None:
+        """Store a result and forget those that depended on an earlier one of that name, so that nothing stale is ever shown."""
+        order = ["mapping", "beads", "cvs", "priors", "potential", "forces", "samples", "comparison"]
+        for later in order[order.index(name) + 1 :]:
+            self._results.pop(later, None)
+        self._results[name] = value
+
+    def _note(self, stage: str, *, record: bool = True, **values: Any) -> Log:
+        log = {"stage": stage, **values}
+        if record:
+            self.history.setdefault(stage, []).append(log)
+        return log
+
+    def _timed(self, stage: str) -> _Timer:
+        return _Timer(self.timings, stage)
+
+
+class _Timer:
+    """Adds the seconds of a ``with`` block to a table, unless the block has put a stored time there."""
+
+    def __init__(self, table: dict[str, float], stage: str):
+        self.table, self.stage = table, stage
+
+    def __enter__(self) -> None:
+        self.table.pop(self.stage, None)
+        self.began = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.table.setdefault(self.stage, time.perf_counter() - self.began)
+
+
+def combined(prior: nn.Module, network: nn.Module) -> nn.Module:
+    """Prior plus network as one potential; two bonded ones share their coordinates."""
+    if isinstance(prior, Bonded) and isinstance(network, Bonded):
+        return Bonded(prior.coordinates, [*prior.laws, *network.laws])  # type: ignore[list-item]
+    return Sum(prior, network)
+
+
+def hand_made(frames: Frames, settings: Settings) -> Mapping:
+    """The mapping that the settings name, or that of their groups."""
+    weighting: Any = settings.weighting
+    if settings.groups:
+        return maps.by_groups(frames, settings.groups, weighting)
+    n = settings.n_beads
+    makers: dict[str, Any] = {
+        "residue": lambda: maps.by_residue(frames, weighting),
+        "alpha_carbon": lambda: maps.alpha_carbon(frames),
+        "sequence": lambda: maps.sequence(frames, n, weighting),
+        "backbone": lambda: maps.backbone(frames, n, weighting),
+        "random": lambda: maps.random(frames, n, seed=settings.seed, weighting=weighting),
+        "molecule": lambda: maps.molecule(frames, weighting),
+        "identity": lambda: maps.select_atoms(frames, list(range(frames.n_atoms))),
+    }
+    return makers[settings.mapping]()
+
+
+def one_basin(
+    beads: Frames, cvs: tuple[Coordinate, Coordinate], replicas: int, generator: torch.Generator
+) -> tuple[Tensor, Region]:
+    """(replicas, n, 3) reference frames near the most probable point of the collective variables, and the region they are from.
+
+    The region is a window of +-0.6 rad (dihedrals) or a tenth of the range around the fullest bin of a 36 x 36 histogram.
+    """
+    x = beads.positions.cpu().double()
+    n, _, molecules = single_molecules(beads)
+    values = [np.asarray(cv(molecules.cpu().double())) for cv in cvs] if n == beads.n_atoms else []
+    if not values:
+        picked = torch.randint(len(x), (replicas,), generator=generator)
+        return x[picked], Region("everything", (None, None))
+    limits = [cv.limits if cv.periodic else (float(v.min()), float(v.max())) for cv, v in zip(cvs, values)]
+    counts, *edges = np.histogram2d(*values, bins=36, range=limits)  # type: ignore[arg-type]
+    peak = np.unravel_index(counts.argmax(), counts.shape)
+    bounds = []
+    for cv, edge, k, (low, high) in zip(cvs, edges, peak, limits):  # type: ignore[misc]
+        centre, half = 0.5 * (edge[k] + edge[k + 1]), 0.6 if cv.periodic else (high - low) / 10
+        bounds.append((_into(centre - half, low, high, cv.periodic), _into(centre + half, low, high, cv.periodic)))
+    region = Region("start basin", tuple(bounds))
+    inside = torch.from_numpy(np.flatnonzero(region.contains(*values)))
+    picked = inside[torch.randint(len(inside), (replicas,), generator=generator)]
+    return x[picked], region
+
+
+def _into(value: float, low: float, high: float, periodic: bool) -> float:
+    if periodic:
+        return float((value - low) % (high - low) + low)
+    return float(min(max(value, low), high))
+
+
+def _fingerprint(frames: Frames) -> str:
+    digest = hashlib.sha256()
+    for part in (frames.positions, frames.forces):
+        if part is not None:
+            digest.update(part.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
