@@ -58,8 +58,15 @@ def check_cutoff(cell: Tensor, pbc: Tensor, cutoff: float) -> None:
 
 
 def fractional(positions: Tensor, cell: Tensor) -> Tensor:
-    """Coordinates in units of the lattice vectors: positions (..., n, 3), cell (..., 3, 3)."""
-    return torch.linalg.solve(cell.transpose(-1, -2), positions.transpose(-1, -2)).transpose(-1, -2)
+    """Coordinates in units of the lattice vectors: positions (..., n, 3), cell (..., 3, 3).
+
+    Raises:
+        ValueError: if the cell has no volume.
+    """
+    try:
+        return torch.linalg.solve(cell.transpose(-1, -2), positions.transpose(-1, -2)).transpose(-1, -2)
+    except torch.linalg.LinAlgError as error:
+        raise ValueError("cell has zero volume: give three independent lattice vectors in A") from error
 
 
 def wrap(positions: Tensor, cell: Tensor) -> Tensor:

@@ -40,6 +40,9 @@ def energy_forces(potential: Potential, system: System, pairs: Pairs | None = No
 
     A potential that knows its forces in closed form may offer ``analytic(system, pairs) -> (energy, forces)``; it is used
     when no graph is wanted.
+
+    Raises:
+        ValueError: if the stress of a system without a volume is asked for.
     """
     keep = torch.is_grad_enabled()
     if not keep and not stress and hasattr(potential, "analytic"):
@@ -58,12 +61,22 @@ def energy_forces(potential: Potential, system: System, pairs: Pairs | None = No
         x = system.positions
         x = x if x.requires_grad and keep else x.detach().requires_grad_()
         summed, energy = total(x)
-        (grad,) = torch.autograd.grad(summed, x, create_graph=keep)
+        (grad,) = _gradients(summed, (x,), keep)
     return Evaluation(energy, -grad) if keep else Evaluation(energy.detach(), -grad)
+
+
+def _gradients(summed: Tensor, inputs: tuple[Tensor, ...], keep: bool) -> tuple[Tensor, ...]:
+    """Derivatives of an energy; zero with respect to what it does not depend on."""
+    if not summed.requires_grad:
+        return tuple(torch.zeros_like(x) for x in inputs)
+    return torch.autograd.grad(summed, inputs, create_graph=keep, materialize_grads=True)
 
 
 def _with_stress(potential: Potential, system: System, pairs: Pairs | None, keep: bool) -> Evaluation:
     """Strain positions and cell together: x -> x (1 + eps), a -> a (1 + eps), eps symmetric."""
+    volume = torch.linalg.det(system.cell).abs()[:, None, None]
+    if bool((volume <= 0).any()):
+        raise ValueError("stress=True needs a cell with a volume for every system: an open system has no stress")
     with torch.enable_grad():
         x0 = system.positions
         x0 = x0 if x0.requires_grad and keep else x0.detach().requires_grad_()
@@ -72,7 +85,6 @@ def _with_stress(potential: Potential, system: System, pairs: Pairs | None, keep
         x = x0 + torch.einsum("ni,nij->nj", x0, sym[system.batch])
         cell = system.cell + system.cell @ sym
         energy = potential(replace(system, positions=x, cell=cell), pairs)
-        grad, virial = torch.autograd.grad(energy.sum(), (x0, strain), create_graph=keep)
-    volume = torch.linalg.det(system.cell).abs()[:, None, None]
+        grad, virial = _gradients(energy.sum(), (x0, strain), keep)
     out = Evaluation(energy, -grad, virial / volume)
     return out if keep else Evaluation(out.energy.detach(), out.forces.detach(), out.stress.detach())  # type: ignore[union-attr]

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mlmd.cell import periodic_widths
+
 
 @dataclass(frozen=True, eq=False)
 class System:
@@ -53,12 +55,20 @@ class System:
         masses = torch.ones(n, **like) if masses is None else torch.as_tensor(masses, **like)
         periodic = cell is not None
         cell = torch.as_tensor(cell if periodic else torch.zeros(3, 3), **like)
+        if tuple(cell.shape) not in ((), (1,), (3,), (3, 3)):
+            raise ValueError(f"cell has shape {tuple(cell.shape)}: give an edge, three edges or three lattice vectors, in A")
         cell = torch.diag(cell.expand(3)) if cell.ndim < 2 else cell
         pbc = torch.as_tensor(periodic if pbc is None else pbc, device=x.device).expand(3)
-        for name, value in (("types", types), ("masses", masses)):
-            if len(value) != n:
-                raise ValueError(f"{name} has {len(value)} entries for {n} particles")
         charges = None if charges is None else torch.as_tensor(charges, **like)
+        for name, value in (("types", types), ("masses", masses), ("charges", charges)):
+            if value is not None and value.shape != (n,):
+                raise ValueError(f"{name} has shape {tuple(value.shape)} for {n} particles, expected ({n},)")
+        if bool((types < 0).any()) or not bool((masses >= 0).all()):
+            raise ValueError("types and masses must not be negative")
+        if not bool(torch.isfinite(cell).all()):
+            raise ValueError("cell holds values that are not finite: give lattice vectors in A")
+        if bool(pbc.any()):
+            periodic_widths(cell[None], pbc[None])  # refuses a periodic box without volume
         batch = torch.zeros(n, dtype=torch.long, device=x.device)
         return System(x, types, masses, cell[None], pbc[None].clone(), batch, charges, n)
 
@@ -73,6 +83,8 @@ class System:
             offset += s.n_systems
         sizes = {s.size for s in systems}
         with_charges = all(s.charges is not None for s in systems)
+        if not with_charges and any(s.charges is not None for s in systems):
+            raise ValueError("some systems have charges and some have none: give charges to all (zeros where neutral) or to none")
         cat = {f: torch.cat([getattr(s, f) for s in systems]) for f in ("positions", "types", "masses", "cell", "pbc")}
         charges = torch.cat([s.charges for s in systems]) if with_charges else None  # type: ignore[misc]
         return System(**cat, batch=torch.cat(batches), charges=charges, size=sizes.pop() if len(sizes) == 1 else None)
@@ -97,6 +109,10 @@ class System:
 
     def at(self, positions: Tensor) -> System:
         """The same particles elsewhere: (N, 3), or (F, N, 3) for a batch of F snapshots of a single system."""
+        if tuple(positions.shape[-2:]) != (len(self), 3) or positions.ndim not in (2, 3):
+            raise ValueError(f"positions has shape {tuple(positions.shape)}, expected (..., {len(self)}, 3)")
+        if positions.dtype != self.positions.dtype:
+            return self.to(positions.dtype).at(positions)
         if positions.ndim == 2:
             return replace(self, positions=positions)
         if self.n_systems != 1:
@@ -105,13 +121,20 @@ class System:
         return replace(base, positions=positions.reshape(-1, 3))
 
     def select(self, systems: Sequence[int] | Tensor) -> System:
-        """The given systems, in the given order."""
+        """The given systems, in the given order; negative numbers count from the end."""
         index = torch.as_tensor(systems, dtype=torch.long, device=self.batch.device).reshape(-1)
-        atoms = torch.cat([torch.nonzero(self.batch == s).flatten() for s in index])
-        counts = torch.stack([(self.batch == s).sum() for s in index])
+        if not len(index) or bool((index >= self.n_systems).any() | (index < -self.n_systems).any()):
+            raise ValueError(f"systems={index.tolist()}: choose at least one of the systems 0 to {self.n_systems - 1}")
+        index, size = index % self.n_systems, self.size
+        if size is not None:
+            atoms = (index[:, None] * size + torch.arange(size, device=index.device)).reshape(-1)
+            counts = torch.full_like(index, size)
+        else:
+            atoms = torch.cat([torch.nonzero(self.batch == s).flatten() for s in index])
+            counts = torch.bincount(self.batch, minlength=self.n_systems)[index]
+            size = int(counts[0]) if bool((counts == counts[0]).all()) else None
         batch = torch.repeat_interleave(torch.arange(len(index), device=atoms.device), counts)
         charges = None if self.charges is None else self.charges[atoms]
-        size = self.size if self.size is not None else (int(counts[0]) if bool((counts == counts[0]).all()) else None)
         return System(
             self.positions[atoms], self.types[atoms], self.masses[atoms], self.cell[index], self.pbc[index], batch, charges, size
         )
