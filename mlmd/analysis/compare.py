@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlmd.analysis.blocks import statistical_inefficiency
 from mlmd.analysis.convergence import Verdict, halves, start_forgotten
 from mlmd.analysis.coordinates import choose_torsions, term_name
 from mlmd.analysis.divergence import JSFloor, common_ranges, jensen_shannon, js_floor
@@ -57,10 +56,7 @@ class Overlay:
 
 @dataclass(frozen=True, eq=False)
 class SurfaceComparison:
-    """Free energy over two coordinates: both surfaces, their difference (simulated - reference), JS and its floors.
-
-    ``floor`` supposes independent samples, ``effective_floor`` divides the sizes by the statistical inefficiencies.
-    """
+    """Free energy over two coordinates: both surfaces, their difference (simulated - reference), JS and its floor."""
 
     coordinates: tuple[Coordinate, Coordinate]
     reference: FES
@@ -69,7 +65,6 @@ class SurfaceComparison:
     difference_error: Array
     js: float
     floor: JSFloor
-    effective_floor: JSFloor
     populations: tuple[tuple[Population, Population], ...]
     reference_halves: Verdict
     simulated_halves: Verdict
@@ -254,8 +249,6 @@ def _surface(
     fes = [free_energy_surface(*v, kT=kT, n_blocks=n_blocks, **grid) for v in (a, b)]
     regions = default_regions(cvs, a) if regions is None else list(regions)
     start = _inferred_start(regions, a, b) if start is None else start
-    g = (statistical_inefficiency(_features(b, periodic)), statistical_inefficiency(_features(a, periodic)))
-    floors = [js_floor((a[0], a[1]), b[0].size, correlation=c, seed=seed, **grid) for c in ((1.0, 1.0), g)]
     replicas = b[0].ndim == 2 and b[0].shape[1] > 1 and len(b[0]) >= 8
     return SurfaceComparison(
         cvs,
@@ -263,8 +256,7 @@ def _surface(
         fes[1],
         *difference(fes[1], fes[0]),
         jensen_shannon(fes[0].counts, fes[1].counts),
-        floors[0],
-        floors[1],
+        js_floor((a[0], a[1]), b[0].size, seed=seed, **grid),
         tuple((population(r, a, n_blocks=n_blocks), population(r, b, n_blocks=n_blocks)) for r in regions),
         halves(*a, regions=regions, seed=seed, **grid),
         halves(*b, regions=regions, seed=seed, **grid),
@@ -288,15 +280,6 @@ def _inferred_start(regions: Sequence[Region], ref: Sequence[Array], sim: Sequen
     candidates = [*regions, *(c for r in regions if (c := r.complement()) is not None)]
     holding = [r for r in candidates if r.contains(*(v[0] for v in sim)).all()]
     return min(holding, key=lambda r: float(r.contains(*ref).mean())) if holding else None
-
-
-def _features(values: Sequence[Array], periodic: Sequence[bool]) -> Array:
-    """(T, R, d) smooth functions of the coordinates, unit variance unless periodic, to be correlated in time."""
-    columns = []
-    for v, turns in zip(values, periodic):
-        v = v.reshape(len(v), -1)
-        columns += [np.cos(v), np.sin(v)] if turns else [(v - v.mean()) / (v.std() or 1.0)]
-    return np.stack(columns, -1)
 
 
 def _rdfs(reference: Frames, x: Tensor, cell: Tensor | None, r_max: float | None, n_blocks: int) -> dict[str, tuple[RDF, RDF]]:
@@ -357,7 +340,6 @@ def _surface_numbers(s: SurfaceComparison) -> dict[str, Any]:
         "coordinates": [c.name for c in s.coordinates],
         "js": s.js,
         "floor": asdict(s.floor),
-        "effective_floor": asdict(s.effective_floor),
         "rms_difference_eV": rms,
         "shared_bins": int(shared.sum()),
         "populations": populations,

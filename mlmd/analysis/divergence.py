@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,15 +60,21 @@ def common_ranges(a: tuple[Any, Any], b: tuple[Any, Any], periodic: tuple[bool, 
 
 @dataclass(frozen=True)
 class JSFloor:
-    """Expected JS of two sets drawn from one distribution, by two estimates with their standard deviations.
+    """JS to expect between two sets drawn from one distribution, by three estimates, each with its standard deviation.
 
-    ``multinomial``: independent draws from the reference histogram with the effective numbers of samples.
-    ``block``: halves of the reference itself, made of whole blocks of time, extrapolated to the numbers of samples used; it contains
-    what the reference has not converged. nan where there is no time order to split.
+    | field | the two sets are | what it leaves out |
+    |---|---|---|
+    | multinomial | independent draws from the reference histogram | correlation; bins that the reference never saw: too low by up to a half for a reference of few samples |
+    | shuffled | disjoint random halves of the reference, extrapolated to the sizes | correlation in time |
+    | block | halves made of whole blocks of time, extrapolated to the sizes | nothing, if blocks outlast the correlation and the other set is correlated alike |
+
+    nan where it cannot be had (no counts of single samples, no order in time). ``n_samples``, ``n_reference``: sizes supposed.
     """
 
     multinomial: float
     multinomial_std: float
+    shuffled: float
+    shuffled_std: float
     block: float
     block_std: float
     n_samples: float
@@ -90,21 +97,21 @@ def js_floor(
     """How large the JS between a reference and ``n_samples`` samples is when both follow the same distribution.
 
     Args:
-        reference: counts (bins, bins), or a pair of variables (T,) in order of time, from which the block floor is also estimated.
-        n_samples: size of the other set. n_reference: size of the reference, if it is a sample too; None takes it as exact
-            (for samples the default is their number).
-        correlation: statistical inefficiency of samples and reference; sizes are divided by it.
+        reference: counts (any shape), or a pair of variables (T,) or (T, R) in order of time, from which the block floor comes.
+        n_samples: size of the other set. n_reference: size of the reference; for counts None takes them as the exact distribution
+            (right for a reference far larger than the other set), for samples the default is their number.
+        correlation: factors by which the sizes of samples and reference are divided. The statistical inefficiency of a slow coordinate
+            is far too large a factor here: within a basin the bins forget each other much sooner. The block floor needs none.
         draws: repetitions; seed: of the draws.
 
     Raises:
-        ValueError: sizes below one, or statistical inefficiencies below 1.
+        ValueError: sizes below one, or factors below 1.
     """
-    if isinstance(reference, tuple):
-        x, y = (as_array(v, "reference") for v in reference)
-        counts = histogram2d(x, y, bins=bins, periodic=periodic, ranges=ranges)
-        n_reference = x.size if n_reference is None else n_reference
-    else:
-        counts = as_array(reference, "reference")
+    series = tuple(as_array(v, "reference") for v in reference) if isinstance(reference, tuple) else None
+    if series is not None:
+        ranges = ranges or common_ranges(series, series, periodic)  # type: ignore[arg-type]
+        n_reference = series[0].size if n_reference is None else n_reference
+    counts = histogram2d(*series, bins=bins, periodic=periodic, ranges=ranges) if series else as_array(reference, "reference")
     sizes = [n if n is None else n / g for n, g in zip((n_samples, n_reference), correlation)]
     if min(correlation) < 1 or any(n is not None and n < 1 for n in sizes):
         raise ValueError(
@@ -112,50 +119,57 @@ def js_floor(
         )
     rng = np.random.default_rng(seed)
     drawn = [_multinomial_js(counts, sizes, rng) for _ in range(draws)]
-    block = (float("nan"), float("nan"))
-    if isinstance(reference, tuple):
-        block = _block_floor(x, y, sizes, correlation[1], rng, draws, dict(bins=bins, periodic=periodic, ranges=ranges), n_blocks)
-    return JSFloor(float(np.mean(drawn)), float(np.std(drawn)), *block, float(sizes[0] or 0), sizes[1])
+    shuffled = block = (float("nan"), float("nan"))
+    if n_reference is not None and counts.sum() >= 8 and (counts == np.round(counts)).all():
+        splits = [[_shuffled_js(counts, part, rng) for _ in range(draws)] for part in (2, 4)]
+        shuffled = _extrapolated(splits, float(counts.sum()), sizes)
+    if series is not None and len(series[0]) >= 2 * n_blocks:
+        stack = _block_histograms(series, n_blocks, dict(bins=bins, periodic=periodic, ranges=ranges))
+        splits = [[_split_js(stack, n_blocks // part, rng, first=k == 0) for k in range(draws)] for part in (2, 4)]
+        block = _extrapolated(splits, float(counts.sum()), sizes)
+    return JSFloor(float(np.mean(drawn)), float(np.std(drawn)), *shuffled, *block, float(sizes[0] or 0), sizes[1])
 
 
-def _multinomial_js(counts: Array, sizes: list[float | None], rng: np.random.Generator) -> float:
+def _multinomial_js(counts: Array, sizes: Sequence[float | None], rng: np.random.Generator) -> float:
     p = (counts / counts.sum()).ravel()
     a, b = (p if n is None else rng.multinomial(round(n), p) for n in sizes)
     return jensen_shannon(a, b)
 
 
-def _block_floor(
-    x: Array,
-    y: Array,
-    sizes: list[float | None],
-    g: float,
-    rng: np.random.Generator,
-    draws: int,
-    grid: dict[str, Any],
-    n_blocks: int,
-) -> tuple[float, float]:
-    """JS between two sets of whole blocks, for halves and for quarters of the reference; a power law in 1/n_a + 1/n_b links the sizes.
+def _shuffled_js(counts: Array, parts: int, rng: np.random.Generator) -> float:
+    """JS between two disjoint random sets of samples, each one of ``parts`` equal parts of the reference."""
+    whole = counts.ravel().astype(np.int64)
+    size = int(whole.sum()) // parts
+    a = rng.multivariate_hypergeometric(whole, size, method="marginals")
+    return jensen_shannon(a, rng.multivariate_hypergeometric(whole - a, size, method="marginals"))
 
-    JS = c (1/n_a + 1/n_b)^alpha: alpha = 1 when every occupied bin holds many samples (then c = (occupied bins - 1) / 8), less below.
-    """
-    ranges = grid["ranges"] or tuple(None if t else spread(v) for v, t in zip((x, y), grid["periodic"]))
-    labels = np.arange(len(x)) * n_blocks // len(x)
-    parts = [histogram2d(x[labels == b], y[labels == b], **{**grid, "ranges": ranges}) for b in range(n_blocks)]
-    stack = np.stack(parts).reshape(n_blocks, -1)
-    halves = np.array([_split_js(stack, n_blocks // 2, rng, first=k == 0) for k in range(draws)])
-    quarters = np.array([_split_js(stack, n_blocks // 4, rng, first=k == 0) for k in range(draws)])
-    alpha = float(np.clip(np.log2(quarters.mean() / halves.mean()), 0.3, 1.0)) if halves.mean() > 0 else 1.0
-    n_half = x.size / 2 / g
-    inverse = sum(0.0 if n is None else 1.0 / n for n in sizes)
-    scale = (inverse / (2.0 / n_half)) ** alpha
-    return float(halves.mean() * scale), float(halves.std() * scale)
+
+def _block_histograms(series: tuple[Array, ...], n_blocks: int, grid: dict[str, Any]) -> Array:
+    labels = np.arange(len(series[0])) * n_blocks // len(series[0])
+    return np.stack([histogram2d(*(v[labels == b] for v in series), **grid).ravel() for b in range(n_blocks)])
 
 
 def _split_js(stack: Array, size: int, rng: np.random.Generator, *, first: bool) -> float:
     """JS between two disjoint sets of ``size`` blocks: alternating ones first, then random ones."""
-    order = np.concatenate([np.arange(0, len(stack), 2), np.arange(1, len(stack), 2)]) if first else rng.permutation(len(stack))
-    a, b = (order[:size], order[len(stack) // 2 :][:size]) if first else (order[:size], order[size : 2 * size])
+    order = rng.permutation(len(stack))
+    a, b = order[:size], order[size : 2 * size]
+    if first:
+        a, b = np.arange(0, len(stack), 2)[:size], np.arange(1, len(stack), 2)[:size]
     return jensen_shannon(stack[a].sum(0), stack[b].sum(0))
+
+
+def _extrapolated(splits: list[list[float]], n: float, sizes: Sequence[float | None]) -> tuple[float, float]:
+    """From halves and quarters of ``n`` samples to the sizes wanted, by JS = c (1/n_a + 1/n_b)^alpha.
+
+    alpha = 1 when every occupied bin holds many samples (then c = (occupied bins - 1) / 8), less below.
+    """
+    halves, quarters = (np.array(s) for s in splits)
+    if not halves.mean() > 0:
+        return 0.0, 0.0
+    alpha = float(np.clip(np.log2(quarters.mean() / halves.mean()), 0.3, 1.0))
+    inverse = sum(0.0 if m is None else 1.0 / m for m in sizes)
+    scale = (inverse * n / 4) ** alpha
+    return float(halves.mean() * scale), float(halves.std() * scale)
 
 
 def _distribution(p: Any, name: str) -> Array:
