@@ -39,6 +39,7 @@ from mlmd.cg.mapping import Mapping, Weighting, molecule_of
 from mlmd.cg.partition import improve, one_hot, repair
 from mlmd.frames import Frames
 
+MAX_SEARCHES = 16  # different ends of annealing from which the discrete search starts, the best ones first
 TINY = 1e-10  # relative ridge that keeps ESE^T invertible when two beads coincide
 
 
@@ -61,7 +62,7 @@ class Statistics:
     n_samples: int
     importance: Float[Tensor, " N"] | None = None
 
-    def reconstruction(self, choice: Float[Tensor, "... B N"]) -> Float[Tensor, "..."]:
+    def reconstruction(self, choice: Float[Tensor, "*batch B N"]) -> Float[Tensor, "*batch"]:
         """(1/N) <sum_j w_j |x - D E x|_j^2> with the best linear decoder, in A^2 per atom; empty beads count for nothing."""
         s, weighted = self.positions, choice * self.centre
         w = torch.ones_like(self.centre) if self.importance is None else self.importance
@@ -75,7 +76,7 @@ class Statistics:
         explained = torch.linalg.solve(a + scale * lift, b).diagonal(dim1=-2, dim2=-1).sum(-1)
         return (w @ s.diagonal() - explained) / len(s)
 
-    def mean_square_force(self, choice: Float[Tensor, "... B N"]) -> Float[Tensor, "..."]:
+    def mean_square_force(self, choice: Float[Tensor, "*batch B N"]) -> Float[Tensor, "*batch"]:
         """(1/B) sum_I <|sum_j C_Ij f_j|^2>, sum over x, y, z, in (eV/A)^2.
 
         Raises:
@@ -213,10 +214,10 @@ class Annealing:
     """Schedule: ``steps`` of Adam on ``restarts`` sets of logits; tau falls geometrically; rho acts from ``force_from`` on."""
 
     steps: int = 1000
-    restarts: int = 8
+    restarts: int = 32
     temperatures: tuple[float, float] = (4.0, 0.02)
     learning_rate: float = 0.2
-    force_from: float = 0.5
+    force_from: float = 0.25
     snapshots: int = 60
     seed: int = 0
 
@@ -258,7 +259,7 @@ def learn_mapping(
     weighting: Weighting = "mass",
     importance: Tensor | Sequence[float] | None = None,
     steps: int = 1000,
-    restarts: int = 8,
+    restarts: int = 32,
     seed: int = 0,
     temperatures: tuple[float, float] = (4.0, 0.02),
     learning_rate: float = 0.2,
@@ -270,7 +271,7 @@ def learn_mapping(
 ) -> Iterator[Log]:
     """Learn which atoms share a bead; yields logs, the last with the result.
 
-    Two phases: reconstruction only for the first half of the steps, then with the force term. All restarts run side by side.
+    Two phases: reconstruction only for the first quarter of the steps, then with the force term. All restarts run side by side.
     At the end every atom goes to its largest weight, and single moves and swaps of atoms lower the same loss as far as they can,
     starting from every restart and (``hand_made``) from the sequence, backbone and residue maps, so that the result is never
     worse than those. What annealing alone reached is kept in the result.
@@ -457,7 +458,9 @@ def _select(objective: Objective, choices: Tensor, n_beads: int, starts: dict[st
     annealed = [repair(c.argmax(0), n_beads, loss) for c in choices]
     before = [float(loss(a)) for a in annealed]
     restart = int(np.argmin(before))
-    named = [("annealing", r, a) for r, a in enumerate(annealed)] + [(name, restart, a) for name, a in starts.items()]
+    distinct = {tuple(_by_first_atom(annealed[r])[0].tolist()): r for r in np.argsort(before)[::-1]}
+    promising = sorted(distinct.values(), key=lambda r: before[r])[:MAX_SEARCHES]
+    named = [("annealing", int(r), annealed[r]) for r in promising] + [(name, restart, a) for name, a in starts.items()]
     ends = [improve(a, n_beads, loss) if search else a for _, _, a in named]
     values = [float(loss(a)) for a in ends]
     best = int(np.argmin(values))
