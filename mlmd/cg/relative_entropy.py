@@ -27,7 +27,15 @@ class PersistentReplicas:
     """
 
     def __init__(
-        self, potential: Potential, start: State, integrator: Langevin, *, steps: int, stride: int, memory: int, seed: int
+        self,
+        potential: Potential,
+        start: State,
+        integrator: Langevin,
+        generator: torch.Generator,
+        *,
+        steps: int,
+        stride: int,
+        memory: int,
     ):
         self.potential, self.state, self.integrator = potential, start, integrator
         self.steps, self.stride, self.memory = steps, stride, memory
@@ -110,9 +118,8 @@ def refine(
     noise = torch.Generator(system.positions.device).manual_seed(seed + 1)
     velocities = thermal_velocities(system, kT, noise)
     sampler = PersistentReplicas(
-        model, rest(system, velocities), Langevin(dt, kT, friction),
-        steps=steps_per_update, stride=stride, memory=memory, generator=noise,
-    )  # fmt: skip
+        model, rest(system, velocities), Langevin(dt, kT, friction), noise, steps=steps_per_update, stride=stride, memory=memory
+    )
     reference = _energy_of_frames(model, frames)
     count = min(reference_batch, len(frames))
 
@@ -161,7 +168,7 @@ def _energies(model: nn.Module, template: Any, positions: Tensor) -> Tensor:
     return model(system, neighbors(system, model.cutoff) if model.cutoff > 0 else None)  # type: ignore[operator, arg-type]
 
 
-def suggested_time_step(potential: Potential, frames: Frames, *, samples: int = 8, fraction: float = 0.8) -> float:
+def suggested_time_step(potential: Any, frames: Frames, *, samples: int = 8, fraction: float = 0.8) -> float:
     r"""A time step in fs: ``fraction`` / omega_max of the mass-weighted Hessian, the stiffest over some frames.
 
     Leapfrog-like integrators are stable for dt omega < 2; the configurational error of BAOAB is small well before that.

@@ -20,6 +20,7 @@ from mlmd.analysis.populations import Region
 from mlmd.cg import autoencoder
 from mlmd.cg import mapping as maps
 from mlmd.cg.force_matching import ForceReport, batch_of, force_report, invariant_network, match_forces
+from mlmd.cg.groups import united_atoms
 from mlmd.cg.mapping import Mapping
 from mlmd.cg.priors import MIN_FRAMES, Priors, fit_priors, single_molecules
 from mlmd.cg.relative_entropy import refine, suggested_time_step
@@ -45,6 +46,7 @@ class Settings:
     |---|---|
     | n_beads | beads per molecule, for the mappings that take a number |
     | mapping | "learned", or a hand-made one (``MAPPINGS``); ``groups`` overrides it with lists of atom indices |
+    | hydrogens | of a learned map: "united" with their heavy atom and left out of the reconstruction error, or "free" |
     | rho | weight of the mean square force in the learned map, A^2/(kcal/mol/A)^2 |
     | weighting | bead at the centre of "mass" or the "centroid" |
     | potential | network on top of the prior: "invariant", "schnet", "painn", or "prior" for none |
@@ -61,7 +63,8 @@ class Settings:
     n_beads: int = 6
     mapping: str = "learned"
     groups: tuple[tuple[int, ...], ...] = ()
-    rho: float = 0.0
+    hydrogens: str = "united"
+    rho: float = 1e-4
     weighting: str = "mass"
     potential: str = "invariant"
     width: int = 128
@@ -82,7 +85,7 @@ class Settings:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        for name, allowed in (("mapping", MAPPINGS), ("potential", POTENTIALS)):
+        for name, allowed in (("mapping", MAPPINGS), ("potential", POTENTIALS), ("hydrogens", ("united", "free"))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)!r}: choose one of {', '.join(allowed)}")
         for name in ("n_beads", "width", "depth", "batch", "replicas"):
@@ -109,7 +112,8 @@ class Settings:
             raise ValueError(f"unknown settings {unknown}: known are {sorted(known)}")
         values = {k: tuple(tuple(g) for g in v) if k == "groups" else v for k, v in values.items()}
         hints = get_type_hints(Settings)
-        return Settings(**{k: float(v) if hints[k] is float else v for k, v in values.items()})
+        converted: dict[str, Any] = {k: float(v) if hints[k] is float else v for k, v in values.items()}
+        return Settings(**converted)
 
 
 def device_of(name: str) -> torch.device:
@@ -204,8 +208,7 @@ class Study:
         with self._timed("mapping"):
             s = self.settings
             if s.mapping == "learned" and not s.groups:
-                rho = s.rho / units.kcal_mol**2
-                for log in autoencoder.learn_mapping(self.frames, s.n_beads, rho=rho, weighting=s.weighting, seed=s.seed):  # type: ignore[arg-type]
+                for log in autoencoder.learn_mapping(self.frames, s.n_beads, **autoencoder_options(self.frames, s)):
                     yield self._note("mapping", step=log.step, steps=log.steps, loss=log.loss, temperature=log.temperature)
                     self.autoencoder = log.result or self.autoencoder
                 assert self.autoencoder is not None
@@ -289,7 +292,7 @@ class Study:
         if "cvs" not in self._results:
             n, bonds, _ = single_molecules(self.beads)
             names = [a.name for a in list(self.beads.topology.atoms)[:n]]
-            self._set("cvs", choose_torsions(self.beads.to("cpu"), internal_terms(n, bonds), names))
+            self._results["cvs"] = choose_torsions(self.beads.to("cpu"), internal_terms(n, bonds), names)
         return self._results["cvs"]
 
     # -- inner workings ---------------------------------------------------------------------------------------------------
@@ -304,14 +307,14 @@ class Study:
         kind = {"schnet": SchNet, "painn": PaiNN}[s.potential]
         return kind(s.cutoff, features=s.width, interactions=s.depth, n_types=int(beads.types.max()) + 1).to(self.device)
 
-    def _match(self, network: nn.Module) -> Iterator[Log]:
+    def _match(self, network: Any) -> Iterator[Log]:
         s = self.settings
         return match_forces(
             network, self.priors.potential, self.beads, steps=s.train_steps, batch=s.batch, learning_rate=s.learning_rate,
             seed=s.seed, every=max(1, s.train_steps // 60), checkpoint=str(self.folder / f"train-{self._key('train')}"),
         )  # fmt: skip
 
-    def _refine(self, model: nn.Module) -> Iterator[Log]:
+    def _refine(self, model: Any) -> Iterator[Log]:
         s = self.settings
         return refine(
             model, self.beads, kT=self.kT, dt=s.time_step or suggested_time_step(model, self.beads), updates=s.refine_updates,
@@ -328,7 +331,7 @@ class Study:
             module.load_state_dict(tree["state"])
             self.history[stage] = tree["history"]
             self.timings[stage] = tree["seconds"]
-            yield self._note(stage, loaded=str(path.name), record=False)
+            yield {"stage": stage, "loaded": path.name}
             return
         self.history[stage] = []
         began = time.perf_counter()
@@ -340,7 +343,7 @@ class Study:
     def _key(self, stage: str) -> str:
         """A short name for all that a stage depends on."""
         order = {
-            "mapping": ("n_beads", "mapping", "groups", "rho", "weighting", "seed"),
+            "mapping": ("n_beads", "mapping", "groups", "hydrogens", "rho", "weighting", "seed"),
             "train": ("potential", "width", "depth", "cutoff", "train_steps", "batch", "learning_rate", "temperature", "device"),
             "refine": ("refine_updates", "refine_rate", "replicas", "time_step"),
             "simulate": ("simulate_ps", "sample_ps", "friction"),
@@ -361,10 +364,9 @@ class Study:
             self._results.pop(later, None)
         self._results[name] = value
 
-    def _note(self, stage: str, *, record: bool = True, **values: Any) -> Log:
+    def _note(self, stage: str, **values: Any) -> Log:
         log = {"stage": stage, **values}
-        if record:
-            self.history.setdefault(stage, []).append(log)
+        self.history.setdefault(stage, []).append(log)
         return log
 
     def _timed(self, stage: str) -> _Timer:
@@ -390,6 +392,20 @@ def combined(prior: nn.Module, network: nn.Module) -> nn.Module:
     if isinstance(prior, Bonded) and isinstance(network, Bonded):
         return Bonded(prior.coordinates, [*prior.laws, *network.laws])  # type: ignore[list-item]
     return Sum(prior, network)
+
+
+def autoencoder_options(frames: Frames, settings: Settings) -> dict[str, Any]:
+    """Arguments of :func:`mlmd.cg.autoencoder.learn_mapping` that the settings stand for; rho is dropped for data without forces."""
+    molecule = maps.molecule_of(frames)
+    options: dict[str, Any] = {
+        "rho": settings.rho / units.kcal_mol**2 if frames.forces is not None else 0.0,
+        "weighting": settings.weighting,
+        "seed": settings.seed,
+    }
+    heavy = [float(z != 1) for z in molecule.elements]
+    if settings.hydrogens == "united" and any(heavy) and not all(heavy):
+        options |= {"together": united_atoms(molecule.elements, molecule.bonds), "importance": heavy}
+    return options
 
 
 def hand_made(frames: Frames, settings: Settings) -> Mapping:
@@ -423,11 +439,11 @@ def one_basin(
     if not values:
         picked = torch.randint(len(x), (replicas,), generator=generator)
         return x[picked], Region("everything", (None, None))
-    limits = [cv.limits if cv.periodic else (float(v.min()), float(v.max())) for cv, v in zip(cvs, values)]
-    counts, *edges = np.histogram2d(*values, bins=36, range=limits)  # type: ignore[arg-type]
+    limits = [cv.limits or (float(v.min()), float(v.max())) for cv, v in zip(cvs, values)]
+    counts, *edges = np.histogram2d(values[0], values[1], bins=36, range=limits)
     peak = np.unravel_index(counts.argmax(), counts.shape)
     bounds = []
-    for cv, edge, k, (low, high) in zip(cvs, edges, peak, limits):  # type: ignore[misc]
+    for cv, edge, k, (low, high) in zip(cvs, edges, peak, limits):
         centre, half = 0.5 * (edge[k] + edge[k + 1]), 0.6 if cv.periodic else (high - low) / 10
         bounds.append((_into(centre - half, low, high, cv.periodic), _into(centre + half, low, high, cv.periodic)))
     region = Region("start basin", tuple(bounds))
