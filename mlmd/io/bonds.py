@@ -13,10 +13,10 @@ from mlmd.system import System
 if TYPE_CHECKING:
     import mdtraj
 
-# single-bond covalent radii in A: B. Cordero et al., Dalton Trans. 2008, 2832, table 2 (carbon: sp3)
+# single-bond covalent radii in A: B. Cordero et al., Dalton Trans. 2008, 2832, table 2 (carbon: sp3); no noble gases, which bond to nothing
 RADII = {
-    1: 0.31, 2: 0.28, 3: 1.28, 4: 0.96, 5: 0.84, 6: 0.76, 7: 0.71, 8: 0.66, 9: 0.57, 10: 0.58, 11: 1.66, 12: 1.41, 13: 1.21,
-    14: 1.11, 15: 1.07, 16: 1.05, 17: 1.02, 18: 1.06, 19: 2.03, 20: 1.76, 22: 1.60, 25: 1.39, 26: 1.32, 27: 1.26, 28: 1.24,
+    1: 0.31, 3: 1.28, 4: 0.96, 5: 0.84, 6: 0.76, 7: 0.71, 8: 0.66, 9: 0.57, 11: 1.66, 12: 1.41, 13: 1.21,
+    14: 1.11, 15: 1.07, 16: 1.05, 17: 1.02, 19: 2.03, 20: 1.76, 22: 1.60, 25: 1.39, 26: 1.32, 27: 1.26, 28: 1.24,
     29: 1.32, 30: 1.22, 31: 1.22, 32: 1.20, 33: 1.19, 34: 1.20, 35: 1.20, 47: 1.45, 50: 1.39, 53: 1.39, 78: 1.36, 79: 1.36,
 }  # fmt: skip
 STRETCH = 1.25  # a pair closer than this times the sum of its radii counts as bonded

@@ -142,13 +142,13 @@ def check_box(frames: Frames, source: Source) -> None:
 
 
 def check_lengths(frames: Frames, source: Source) -> Finding | None:
-    """Median bonded distance (or nearest neighbour, without bonds) against the sum of covalent radii: 1 within 0.7 and 1.4."""
+    """Median bonded distance (or nearest neighbour, without bonds) against the sum of covalent radii: between 0.7 and 1.5."""
     bonded, median = len(frames.bonds) > 0, length_ratio(frames)
     if median is None:
         return Finding("note", f"{source.name}: lengths not checked: no bond between atoms of known size")
     what = "bonded atoms" if bonded else "nearest atoms"
     text = f"{source.name}: {what} are {median:.3g} times the sum of their covalent radii apart (median)"
-    if (0.7 if bonded else 0.4) < median < (1.4 if bonded else 4.0):
+    if 0.7 < median < 1.5:
         return Finding("ok", text)
     unit = source.unit("length_unit")
     true = nearest("length_unit", LENGTH[unit] / median)
@@ -317,16 +317,21 @@ def check_virial(frames: Frames, source: Source, *, tolerance: float = 0.03) -> 
     ratio, error = v.value / kT, v.error / kT
     text = f"{source.name}: virial of the forces is {ratio:.4g} +- {error:.2g} kT per degree of freedom (1 expected"
     text += ")" if frames.kT is not None else ", at 300 K, as no temperature was given)"
-    # without a temperature only slips larger than any sensible temperature count
-    allowed = max(3 * error, tolerance) if frames.kT is not None else max(3 * error, 3.0 if ratio > 1 else 0.75)
-    if abs(ratio - 1) <= allowed:
-        return Finding("ok", text + _surroundings(frames))
-    return Finding("warning", f"{text}: {_mend(ratio, error, source)}{_surroundings(frames)}", VirialWarning)
+    # if the numbers are in a unit s times too small, value and error are both s times too large: judge by the error that 1 would have
+    fair = error / max(1.0, abs(ratio))
+    allowed = max(3 * fair, tolerance)
+    if frames.kT is None:  # only slips larger than any sensible temperature count
+        allowed = max(allowed, 3.0 if ratio > 1 else 0.75)
+    if abs(ratio - 1) > allowed:
+        return Finding("warning", f"{text}: {_mend(ratio, error, source)}{_surroundings(frames)}", VirialWarning)
+    if fair > 0.3:
+        return Finding("note", f"{text}: too few frames to judge")
+    return Finding("ok", text + _surroundings(frames))
 
 
 def _mend(ratio: float, error: float, source: Source) -> str:
     unit = source.unit("force_unit")
-    if abs(ratio) <= 3 * error:
+    if abs(ratio) <= min(3 * error, 1.0):
         return "the forces seem to have nothing to do with the positions; are both from the same frames, in the same order?"
     sign = "the sign is reversed (gradients instead of forces?), multiply by -1" if ratio < 0 else ""
     true = nearest("force_unit", FORCE[unit] / abs(ratio), tolerance=1.0 + max(0.25, 3 * error / abs(ratio)))

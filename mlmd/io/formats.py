@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,12 +107,12 @@ def mdtraj_file(path: Path, topology: mdtraj.Topology | None, stride: int, said:
 
     exists(path)
     stores_topology = path.suffix.lower() in (".pdb", ".gro", ".h5", ".cif", ".pdbx", ".ent")
+    if topology is not None and not stores_topology:
+        same_atoms(path, _atoms_in_first_frame(mdtraj, path), topology)
+    elif topology is None and not stores_topology:
+        raise ValueError(f"top is missing: {path} holds no atoms' names; give a PDB, GRO or other topology")
     try:
-        if topology is not None and not stores_topology:
-            same_atoms(path, _atoms_in_first_frame(mdtraj, path), topology)
         t = mdtraj.load(str(path), stride=stride, **({} if stores_topology else {"top": topology}))
-    except ValueError:
-        raise
     except Exception as error:
         raise unreadable(path, error) from error
     if topology is not None:
@@ -123,8 +123,6 @@ def mdtraj_file(path: Path, topology: mdtraj.Topology | None, stride: int, said:
 
 def _relabel(arrays: Arrays, native: str, length: str | None) -> Arrays:
     """mdtraj converted from the format's unit; where the person names another one, undo that and apply theirs."""
-    from dataclasses import replace
-
     unit = length or native
     factor = worth("length_unit", unit) / worth("length_unit", native)
     positions, cell = arrays.positions, arrays.cell
@@ -134,9 +132,12 @@ def _relabel(arrays: Arrays, native: str, length: str | None) -> Arrays:
 
 
 def _atoms_in_first_frame(mdtraj: Any, path: Path) -> int:
-    with mdtraj.open(str(path)) as f:
-        first = f.read(n_frames=1)
-    return (first[0] if isinstance(first, tuple) else first).shape[1]
+    try:
+        with mdtraj.open(str(path)) as f:
+            first = f.read(n_frames=1)
+        return (first[0] if isinstance(first, tuple) else first).shape[1]
+    except Exception as error:
+        raise unreadable(path, error) from error
 
 
 def same_atoms(path: Path, found: int, topology: mdtraj.Topology) -> None:

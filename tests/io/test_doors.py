@@ -44,10 +44,8 @@ def write_trr(path, frames: Frames, forces_every: int = 1) -> None:
             out.write(x[k], None, f[k] if k % forces_every == 0 else None, box, k, k * 2.0, 0.0, frames.n_atoms)
 
 
-@pytest.mark.parametrize("suffix", ["xtc", "dcd", "trr", "nc", "h5"])
+@pytest.mark.parametrize("suffix", ["xtc", "dcd", "trr"])
 def test_trajectory_formats_of_mdtraj_come_back_in_angstrom_and_fs(frames, top, tmp_path, suffix):
-    if suffix in ("nc", "h5"):
-        pytest.importorskip({"nc": "netCDF4", "h5": "tables"}[suffix])
     path = tmp_path / f"a.{suffix}"
     frames.to_mdtraj().save(str(path))
     if suffix == "trr":
@@ -124,7 +122,11 @@ def test_arrays_in_memory_are_read_like_files(frames):
 @pytest.mark.parametrize("keys", [("R", "F", "E", "z"), ("coords", "forces", "energies", "nuclear_charges")])
 def test_npz_of_others_is_read_without_a_topology(frames, tmp_path, keys):
     x, f, e, z = keys
-    arrays = {x: as_numpy(frames.positions), f: as_numpy(frames.forces / KCAL), e: as_numpy(frames.energies / units.kcal_mol)[:, None]}
+    arrays = {
+        x: as_numpy(frames.positions),
+        f: as_numpy(frames.forces / KCAL),
+        e: as_numpy(frames.energies / units.kcal_mol)[:, None],
+    }
     np.savez(tmp_path / "a.npz", **arrays, **{z: as_numpy(frames.types)})
     back = io.read(tmp_path / "a.npz", length_unit="A", force_unit="kcal/mol/A", energy_unit="kcal/mol", temperature=300)
     close(back.positions, frames.positions)
@@ -173,8 +175,8 @@ def box() -> Frames:
     one = torch.from_numpy(alkanes.positions(3))
     x = torch.cat([one, one + torch.tensor([5.0, 4.0, 6.0])])
     cell = torch.tensor([[14.0, 0, 0], [2.0, 13.0, 0], [1.0, -2.0, 15.0]], dtype=torch.float64)
-    steps = torch.linspace(0, 20, 25, dtype=torch.float64)[:, None, None] * torch.tensor([1.0, 0.5, 0.7], dtype=torch.float64)
-    return Frames(x[None] + steps, top, cell=cell.expand(25, 3, 3).clone())
+    drift = torch.linspace(0, 20, 25, dtype=torch.float64)[:, None, None] * torch.tensor([1.0, 0.5, 0.7], dtype=torch.float64)
+    return Frames(x[None] + drift, top, cell=cell.expand(25, 3, 3).clone())
 
 
 @pytest.mark.filterwarnings("error")
@@ -195,8 +197,8 @@ def test_wrapped_molecules_in_a_periodic_box_can_be_made_whole(box, tmp_path, su
 
 
 def test_bonds_are_found_across_the_faces_of_a_box(box, tmp_path):
-    wrapped = replace(box, positions=wrap(box.positions, box.cell))[[7]]
-    assert _longest_bond(wrapped) > 8
+    wrapped = replace(box, positions=wrap(box.positions, box.cell))
+    wrapped = next(wrapped[k] for k in range(len(box)) if _longest_bond(wrapped[k]) > 8)
     wrapped.to_mdtraj().save(str(tmp_path / "a.gro"))
     assert io.read(tmp_path / "a.gro").bonds == box.bonds
 
