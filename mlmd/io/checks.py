@@ -86,7 +86,7 @@ def audit(frames: Frames, source: Source | None = None) -> list[Finding]:
     findings = [check_lengths(frames, source)]
     slipped = is_slipped(findings[0])
     check_overlap(frames, source)
-    checks: tuple[Callable[[Frames, Source], Finding | None], ...] = (check_density, check_bonds, check_duplicates)
+    checks: tuple[Callable[[Frames, Source], Finding | None], ...] = (check_elements, check_density, check_bonds, check_duplicates)
     findings += [check(frames, source) for check in checks if not (slipped and check is check_bonds)]
     if slipped and frames.forces is not None:
         findings.append(Finding("note", f"{source.name}: virial not compared, because the lengths look wrong"))
@@ -215,6 +215,18 @@ def check_overlap(frames: Frames, source: Source) -> None:
                 f"{source.name}: atoms {a.index} ({a}) and {b.index} ({b}) are at the same place in frame {k} "
                 f"({near[i]:.2g} A apart): remove the duplicate from topology and trajectory"
             )
+
+
+def check_elements(frames: Frames, source: Source) -> Finding | None:
+    """Atoms without an element: beads if all are, a slip of names if only some are. They have no mass."""
+    assert frames.masses is not None
+    unknown = torch.nonzero(frames.masses <= 0).flatten().tolist()
+    if not unknown:
+        return None
+    text = f"{source.name}: {len(unknown)} of {frames.n_atoms} particles have no element and no mass (first: {frames.topology.atom(unknown[0])})"
+    if len(unknown) == frames.n_atoms:
+        return Finding("note", f"{text}: taken as beads")
+    return Finding("warning", f"{text}: write the elements into the topology (columns 77-78 of a PDB)")
 
 
 def check_density(frames: Frames, source: Source) -> Finding | None:

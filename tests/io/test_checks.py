@@ -9,7 +9,7 @@ import torch
 
 from mlmd import datasets, io, units
 from mlmd.datasets import alkanes
-from mlmd.frames import Frames, as_numpy
+from mlmd.frames import Frames, as_numpy, bead_topology
 from mlmd.io import checks
 from mlmd.io.unit_names import FORCE
 
@@ -156,6 +156,19 @@ def test_density_is_in_gram_per_cubic_centimetre():
 
     water = Frames(torch.rand(1, 3, 3), topology_of(np.array([8, 1, 1])), cell=torch.eye(3)[None] * 29.9 ** (1 / 3))
     assert "density 1 g/cm3" in checks.check_density(water, checks.Source()).message
+
+
+def test_atoms_without_an_element_are_flagged_and_beads_are_not(tmp_path):
+    path = tmp_path / "a.pdb"
+    PROPANE[0].to_mdtraj().save(str(path))
+    lines = path.read_text().splitlines()
+    k = next(i for i, line in enumerate(lines) if line.startswith(("ATOM", "HETATM")))
+    lines[k] = lines[k][:12] + " X1 " + lines[k][16:76]
+    path.write_text("\n".join(lines))
+    with pytest.warns(io.InputWarning, match=r"1 of 11 particles have no element.*columns 77-78"):
+        io.read(path)
+    beads = Frames(torch.rand(3, 2, 3), bead_topology(["A", "B"], [(0, 1)]))
+    assert checks.check_elements(beads, checks.Source()).level == "note"
 
 
 def test_fewer_frames_than_needed_names_both_numbers():
