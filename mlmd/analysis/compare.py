@@ -12,18 +12,21 @@ from torch import Tensor
 
 from mlmd.analysis.convergence import Verdict, halves, start_forgotten
 from mlmd.analysis.coordinates import choose_torsions, term_name
-from mlmd.analysis.divergence import JSFloor, common_ranges, jensen_shannon, js_floor
-from mlmd.analysis.fes import FES, difference, free_energy_surface, spread
+from mlmd.analysis.divergence import JSFloor, jensen_shannon, js_floor
+from mlmd.analysis.fes import FES, difference, spread, surface_of
 from mlmd.analysis.populations import Population, Region, population, population_difference
-from mlmd.cell import make_whole
+from mlmd.cell import make_whole, widths
 from mlmd.frames import Frames
 from mlmd.observables.blocks import Array, as_array
 from mlmd.observables.coordinates import Coordinate
+from mlmd.observables.geometry import distances
 from mlmd.observables.histogram import Density1D, density, overlap
 from mlmd.observables.rdf import RDF, distance_density, rdf
 from mlmd.observables.terms import Terms, internal_terms
 
 __all__ = ["Comparison", "Overlay", "SurfaceComparison", "choose_torsions", "compare"]
+
+TOO_SHORT = Verdict(False, "Cannot tell whether the run has converged: it holds fewer than 4 times.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +45,8 @@ class Overlay:
 
     @property
     def js(self) -> float:
-        """JS of the two, each normalised within the edges."""
-        return jensen_shannon(self.reference.density, self.simulated.density)
+        """JS of the two; what lies outside the edges counts as one more bin."""
+        return jensen_shannon(*(np.append(d.density * d.widths, d.outside) for d in (self.reference, self.simulated)))
 
     @property
     def js_noise(self) -> float:
@@ -112,6 +115,7 @@ def compare(
     start: Region | None = None,
     cell: Tensor | None = None,
     r_max: float | None = None,
+    discard: float = 0.0,
     bins: int = 60,
     n_blocks: int = 10,
     seed: int = 0,
@@ -128,6 +132,7 @@ def compare(
         regions: of the two coordinates, default each positive half (dihedrals) or upper half (others).
         start: region in which all replicas began, default the smallest region (or complement) that holds all first frames.
         cell: (3, 3) of the simulation, A, default that of the first reference frame; r_max: of g(r), A, default half the box width.
+        discard: part of the simulated times left out at the beginning, 0 <= discard < 1; only the memory of the start is judged on all.
 
     Raises:
         ValueError: bead counts differ, no kT, positions not finite.
@@ -137,15 +142,18 @@ def compare(
         raise ValueError("kT is missing: give it in eV (300 * mlmd.units.kelvin) or set it in the reference frames")
     x, box = _simulated(simulated, reference, cell)
     ref = _reference_molecules(reference)
-    sim = _molecules(x, box, reference)
-    n = ref.shape[-2]
+    whole = _molecules(x, box, reference)
+    if not 0 <= discard < 1:
+        raise ValueError(f"discard={discard}: the part of the run to leave out must be at least 0 and below 1")
+    first = int(discard * len(x))
+    x, sim, n = x[first:], whole[first:], ref.shape[-2]
     terms = internal_terms(n, [b for b in reference.bonds if max(b) < n]) if terms is None else terms
     names = [a.name for a in list(reference.topology.atoms)[:n]]
     overlays = _overlays(ref, sim, terms, names, bins, n_blocks)
     surface = None
     if n > 1:
         cvs = choose_torsions(ref, terms, names) if cvs is None else cvs
-        surface = _surface(ref, sim, cvs, kT, regions, start, bins, n_blocks, seed)
+        surface = _surface(ref, whole, first, cvs, kT, regions, start, bins, n_blocks, seed)
     rdfs = _rdfs(reference, x, box, r_max, n_blocks) if reference.periodic else {}
     size = len(reference) * (reference.n_atoms // n)
     return Comparison(kT, tuple(overlays), rdfs, surface, size, x.shape[0] * x.shape[1] * (x.shape[2] // n), x.shape[1])
@@ -209,7 +217,7 @@ def _overlays(ref: Tensor, sim: Tensor, terms: Terms, names: list[str], bins: in
 
 def _overlay(c: Coordinate, ref: Tensor, sim: Tensor, bins: int, n_blocks: int) -> Overlay:
     a, b = as_array(c(ref)), as_array(c(sim))
-    limits = c.limits or spread(a, b)
+    limits = c.limits or shared_limits(a, b)
     both = [density(v, bins=bins, limits=limits, periodic=c.periodic, n_blocks=n_blocks) for v in (a, b)]
     kind = c.name.split()[0] if c.kind == "distance" else c.kind
     return Overlay(c.name, kind, c.quantity, *both)
@@ -225,15 +233,23 @@ def _distance_overlays(ref: Tensor, sim: Tensor, terms: Terms, names: list[str],
                 groups.setdefault("distance " + "-".join(sorted((names[i], names[j]))), []).append((i, j))
     out = []
     for name, pairs in groups.items():
-        limits = spread(*(as_array(Coordinate("distance", p)(x)) for p in pairs for x in (ref, sim)))
+        limits = shared_limits(*(as_array(distances(x, pairs)) for x in (ref, sim)))
         both = [distance_density(x, pairs, bins=bins, limits=limits, n_blocks=n_blocks) for x in (ref, sim)]
         out.append(Overlay(name, "distance", "length", *both))
     return out
 
 
+def shared_limits(reference: Array, simulated: Array) -> tuple[float, float]:
+    """Range of both sets, but at most three times as wide as that of the reference: a runaway must not flatten the picture."""
+    low, high = spread(reference)
+    both = spread(reference, simulated)
+    return max(both[0], 2 * low - high), min(both[1], 2 * high - low)
+
+
 def _surface(
     ref: Tensor,
-    sim: Tensor,
+    whole: Tensor,
+    first: int,
     cvs: tuple[Coordinate, Coordinate],
     kT: float,
     regions: Sequence[Region] | None,
@@ -242,26 +258,38 @@ def _surface(
     n_blocks: int,
     seed: int,
 ) -> SurfaceComparison:
-    a, b = tuple(as_array(c(ref)) for c in cvs), tuple(as_array(c(sim)) for c in cvs)
+    a, run = tuple(as_array(c(ref)) for c in cvs), tuple(as_array(c(whole)) for c in cvs)
+    b = tuple(v[first:] for v in run)
     periodic = (cvs[0].periodic, cvs[1].periodic)
-    ranges = common_ranges((a[0], a[1]), (b[0], b[1]), periodic)
+    ranges = tuple(None if turns else shared_limits(u, v) for u, v, turns in zip(a, b, periodic))
     grid: dict[str, Any] = dict(bins=bins, periodic=periodic, ranges=ranges)
-    fes = [free_energy_surface(*v, kT=kT, n_blocks=n_blocks, **grid) for v in (a, b)]
+    fes = [surface_of(v[0], v[1], kT=kT, n_blocks=n_blocks, **grid) for v in (a, b)]
     regions = default_regions(cvs, a) if regions is None else list(regions)
-    start = _inferred_start(regions, a, b) if start is None else start
-    replicas = b[0].ndim == 2 and b[0].shape[1] > 1 and len(b[0]) >= 8
+    start = _inferred_start(regions, a, run) if start is None else start
+    replicas = run[0].shape[1] > 1 and len(run[0]) >= 8
     return SurfaceComparison(
         cvs,
         fes[0],
         fes[1],
-        *difference(fes[1], fes[0]),
-        jensen_shannon(fes[0].counts, fes[1].counts),
+        *_difference(fes[1], fes[0]),
+        jensen_shannon(*(np.append(f.counts, v[0].size - f.counts.sum()) for f, v in zip(fes, (a, b)))),
         js_floor((a[0], a[1]), b[0].size, seed=seed, **grid),
         tuple((population(r, a, n_blocks=n_blocks), population(r, b, n_blocks=n_blocks)) for r in regions),
-        halves(*a, regions=regions, seed=seed, **grid),
-        halves(*b, regions=regions, seed=seed, **grid),
-        start_forgotten(b, start) if replicas and start is not None else None,
+        _halves(a, regions, seed, grid),
+        _halves(b, regions, seed, grid),
+        start_forgotten(run, start) if replicas and start is not None else None,
     )
+
+
+def _halves(values: tuple[Array, ...], regions: Sequence[Region], seed: int, grid: dict[str, Any]) -> Verdict:
+    return halves(values[0], values[1], regions=regions, seed=seed, **grid) if len(values[0]) >= 4 else TOO_SHORT
+
+
+def _difference(a: FES, b: FES) -> tuple[Array, Array]:
+    """As :func:`difference`, all nan where the surfaces share no bin."""
+    if not ((a.counts > 0) & (b.counts > 0)).any():
+        return np.full(a.counts.shape, np.nan), np.full(a.counts.shape, np.nan)
+    return difference(a, b)
 
 
 def default_regions(cvs: tuple[Coordinate, Coordinate], values: Sequence[Array]) -> list[Region]:
@@ -283,8 +311,6 @@ def _inferred_start(regions: Sequence[Region], ref: Sequence[Array], sim: Sequen
 
 
 def _rdfs(reference: Frames, x: Tensor, cell: Tensor | None, r_max: float | None, n_blocks: int) -> dict[str, tuple[RDF, RDF]]:
-    from mlmd.cell import widths
-
     assert reference.cell is not None and cell is not None
     cell = torch.as_tensor(cell).double()
     largest = 0.5 * min(float(widths(reference.cell.double()).min()), float(widths(cell).min()))
@@ -297,15 +323,12 @@ def _rdfs(reference: Frames, x: Tensor, cell: Tensor | None, r_max: float | None
     out = {}
     for a in range(len(kinds)):
         for b in range(a, len(kinds)):
-            try:
-                both = [
-                    rdf(f, c, r_max=r_max, types=types, between=(a, b), exclude=exclude, n_blocks=n_blocks)
-                    for f, c in ((reference, None), (x, cell))
-                ]
-            except ValueError:
-                if len(types) > 2:
-                    raise
+            if a == b and int((types == a).sum()) < 2:
                 continue
+            both = [
+                rdf(f, c, r_max=r_max, types=types, between=(a, b), exclude=exclude, n_blocks=n_blocks)
+                for f, c in ((reference, None), (x, cell))
+            ]
             out[f"{kinds[a]}-{kinds[b]}"] = (both[0], both[1])
     return out
 
@@ -331,7 +354,7 @@ def _rdf_numbers(reference: RDF, simulated: RDF) -> dict[str, float]:
 def _surface_numbers(s: SurfaceComparison) -> dict[str, Any]:
     shared = np.isfinite(s.difference)
     weight = s.reference.probability[shared]
-    rms = float(np.sqrt(np.average(s.difference[shared] ** 2, weights=weight)))
+    rms = float(np.sqrt(np.average(s.difference[shared] ** 2, weights=weight))) if shared.any() else None
     populations = {}
     for a, b in s.populations:
         change, error = population_difference(b, a)

@@ -68,7 +68,7 @@ def start_forgotten(cvs: Sequence[Any], start: Region, *, tolerance: float = 0.0
     """Whether replicas that began in ``start`` no longer remember it.
 
     p(t) is the fraction of replicas in the start region. Forgotten if (1) p does not move between the third and the last quarter of
-    the time: change <= max(2.6 standard errors over replicas, ``tolerance``), the error itself being at most 5 percentage points, and
+    the time: change <= max(2.6 standard errors over replicas, ``tolerance``), the error itself being at most ``tolerance``, and
     (2) nine in ten replicas have left at least once, or at least ten crossings each way happened in the last half.
 
     Args:
@@ -89,7 +89,7 @@ def start_forgotten(cvs: Sequence[Any], start: Region, *, tolerance: float = 0.0
     late = np.diff(inside[-2 * q :].astype(int), axis=0)
     exits, entries = int((late < 0).sum()), int((late > 0).sum())
     left = float((~inside).any(0).mean())
-    flat = abs(change) <= max(_SIGMAS * error, tolerance) and error <= 0.05
+    flat = abs(change) <= max(_SIGMAS * error, tolerance) and error <= tolerance
     moving = left >= 0.9 or min(exits, entries) >= 10
     numbers = {
         "region": start.name,
@@ -104,11 +104,11 @@ def start_forgotten(cvs: Sequence[Any], start: Region, *, tolerance: float = 0.0
         "replicas": int(p.shape[1]),
         "curve": _curve(p),
     }
-    return Verdict(bool(flat and moving), _start_sentence(numbers, flat, moving), numbers)
+    return Verdict(bool(flat and moving), _start_sentence(numbers, flat, moving, tolerance), numbers)
 
 
 def _half_histograms(a: Array, b: Array, bins: int, periodic: tuple[bool, bool], ranges: Limits | None, n_blocks: int) -> Array:
-    """(2, blocks, bins^2) counts of each half: blocks are replicas, or stretches of time of one trajectory."""
+    """(2, blocks, bins^2 + 1) counts of each half, the last entry for what lies outside: blocks are replicas, or stretches of time of one trajectory."""
     x, y, edges = binned_pair(a, b, bins, periodic, ranges)
     n = len(x)
     half = (np.arange(n) * 2 // n).astype(np.int64)
@@ -118,8 +118,9 @@ def _half_histograms(a: Array, b: Array, bins: int, periodic: tuple[bool, bool],
     else:
         blocks = min(max(1, n_blocks // 2), n // 2)
         labels = np.arange(n) * 2 * blocks // n
-    counts, _, _ = block_histogram([x, y], list(edges), np.ones_like(x), labels)
-    return counts.reshape(2, blocks, -1)
+    counts, totals, _ = block_histogram([x, y], list(edges), np.ones_like(x), labels)
+    flat = counts.reshape(len(totals), -1)
+    return np.concatenate([flat, totals[:, None] - flat.sum(1, keepdims=True)], 1).reshape(2, blocks, -1)
 
 
 def _relabelled_js(parts: Array, rng: np.random.Generator, *, paired: bool) -> float:
@@ -169,12 +170,12 @@ def _halves_sentence(js: float, limit: float, moved: list[str], moves: dict[str,
     return f"The two halves of the run agree: JS {js:.4f}, chance explains up to {limit:.4f}."
 
 
-def _start_sentence(n: dict[str, Any], flat: bool, moving: bool) -> str:
+def _start_sentence(n: dict[str, Any], flat: bool, moving: bool, tolerance: float) -> str:
     where, p = n["region"], f"{100 * n['population_last_half']:.1f} +- {100 * n['population_error']:.1f} %"
     if not moving:
         return f"The start is not forgotten: only {100 * n['left_fraction']:.0f} % of the replicas ever left {where}; run longer."
     change = f"{100 * n['change_last_quarters']:+.1f} +- {100 * n['change_error']:.1f} percentage points"
-    if n["change_error"] > 0.05:
+    if n["change_error"] > tolerance:
         return f"Cannot tell whether the start is forgotten: the change of {where} over the last half is known to {change} only."
     if not flat:
         return f"The start is not forgotten: the population of {where} still changed by {change} over the last half."

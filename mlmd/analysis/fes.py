@@ -65,16 +65,32 @@ def free_energy_surface(
     a, b = as_array(cv1, "cv1"), as_array(cv2, "cv2")
     if a.shape != b.shape:
         raise ValueError(f"cv1 has shape {a.shape} and cv2 {b.shape}: they must describe the same samples")
+    fes = surface_of(a, b, kT=kT, bins=bins, periodic=periodic, ranges=ranges, weights=weights, n_blocks=n_blocks)
+    if not fes.counts.any():
+        raise ValueError(f"ranges={ranges}: no sample lies inside")
+    return fes
+
+
+def surface_of(
+    a: Array,
+    b: Array,
+    *,
+    kT: float,
+    bins: int,
+    periodic: tuple[bool, bool],
+    ranges: Limits | None,
+    weights: Any = None,
+    n_blocks: int = 10,
+) -> FES:
+    """As :func:`free_energy_surface` for arrays already checked; a surface on which nothing fell is infinite everywhere."""
     a, b, edges = binned_pair(a, b, bins, periodic, ranges)
     w = np.ones_like(a) if weights is None else as_array(weights, "weights")
     counts, totals, seen = block_histogram([a, b], list(edges), w, block_labels(a.shape, n_blocks))
     p, se = ratio(counts, totals)
-    if not p.max() > 0:
-        raise ValueError(f"ranges={ranges}: no sample lies inside")
     with np.errstate(divide="ignore", invalid="ignore"):
-        f = np.where(p > 0, -kT * np.log(p / p.max()), np.inf)
+        f = np.where(p > 0, -kT * np.log(p / (p.max() or 1.0)), np.inf)
         error = np.where(p > 0, kT * se / p, np.nan)
-    return FES(edges, p, f, error, seen, kT)
+    return FES(edges, p, f + 0.0, error, seen, kT)
 
 
 def difference(a: FES, b: FES) -> tuple[Array, Array]:
