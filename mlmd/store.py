@@ -184,7 +184,7 @@ def load(path: str | Path) -> Any:
         raise BrokenCheckpoint(f"{path} holds no object written by mlmd.store.save")
     try:
         obj = rebuild(tree["object"])
-        obj.load_state_dict(tree["state"])
+        obj.load_state_dict(tree["state"], assign=True)  # keeps the precision it was stored with
     except (AttributeError, ImportError, KeyError, TypeError, RuntimeError) as error:
         raise BrokenCheckpoint(f"{path} does not fit this version of mlmd: {error}") from error
     return obj
@@ -201,7 +201,9 @@ def describe(value: Any) -> Any:
         return {k: describe(v) for k, v in value.items()}
     if isinstance(value, (list, tuple, range, nn.ModuleList)):
         return [describe(v) for v in value]
-    return value
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def rebuild(value: Any) -> Any:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mlmd.neighbors.pairs import Pairs
 from mlmd.potentials.compose import Potential, in_closed_form, need_pairs
 from mlmd.segment import segment_sum
+from mlmd.store import configurable
 from mlmd.system import System
 
 CORE = 0.01  # A; laws are not evaluated at smaller distances, where r^-12 leaves single precision
@@ -93,6 +94,7 @@ class PairPotential(Potential):
         return u.detach(), slope
 
 
+@configurable
 class Smooth(PairPotential):
     """Another pair law with its own switch: C2 from ``onset`` to the law's cutoff (or to a shorter ``cutoff``)."""
 
@@ -142,6 +144,7 @@ def inverse_power(s: Tensor, power: float, core: float = 0.3) -> Tensor:
     return torch.where(far, s_far**-power, continued)
 
 
+@configurable
 class LennardJones(PairPotential):
     r""":math:`u=4\epsilon[(\sigma/r)^{12}-(\sigma/r)^6]`, switched off smoothly.
 
@@ -161,6 +164,7 @@ class LennardJones(PairPotential):
         return 4.0 * self.epsilon(zi, zj, r.dtype) * (inverse_power(s, 12) - inverse_power(s, 6))
 
 
+@configurable
 class WCA(PairPotential):
     r"""The repulsive part of Lennard-Jones, :math:`u=4\epsilon[(\sigma/r)^{12}-(\sigma/r)^6]+\epsilon` for :math:`r<2^{1/6}\sigma`.
 
@@ -181,6 +185,7 @@ class WCA(PairPotential):
         return epsilon * torch.where(s < 2.0 ** (1.0 / 6.0), u, torch.zeros_like(u))
 
 
+@configurable
 class Morse(PairPotential):
     r""":math:`u=D[(1-e^{-a(r-r_0)})^2-1]`, minimum -D at r_0 (Morse, Phys. Rev. 34, 57 (1929)).
 
@@ -199,6 +204,7 @@ class Morse(PairPotential):
         return self.depth(zi, zj, r.dtype) * x * (x - 2.0)
 
 
+@configurable
 class Yukawa(PairPotential):
     r"""Screened charges, :math:`u=A\,e^{-\kappa r}/r`.
 
@@ -215,6 +221,7 @@ class Yukawa(PairPotential):
         return self.strength(zi, zj, r.dtype) * torch.exp(-self.kappa(zi, zj, r.dtype) * r) * inverse_power(r, 1.0, 0.1)
 
 
+@configurable
 class SoftSphere(PairPotential):
     r""":math:`u=\epsilon(\sigma/r)^p`.
 
@@ -247,6 +254,7 @@ def bonded_within(bonds: Iterable[tuple[int, int]], n: int, hops: int) -> Tensor
     return (reached > 0) & ~torch.eye(n, dtype=torch.bool)
 
 
+@configurable
 class Excluding(Potential):
     """A potential that does not see pairs within ``hops`` bonds of each other, in molecules of ``size`` atoms each.
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mlmd.neighbors.pairs import Pairs
 from mlmd.potentials.compose import need_pairs
 from mlmd.potentials.pair import PairPotential
+from mlmd.store import configurable
 from mlmd.system import System
 
 # Cubic B-spline pieces on one interval as polynomials of t in [0, 1]: rows are the four functions alive there, columns 1, t, t^2, t^3.
@@ -108,6 +109,7 @@ def _end_condition(slope: float | None, spacing: float) -> tuple[tuple[float, fl
     return ((1.0, -2.0, 1.0), 0.0) if slope is None else ((-0.5, 0.0, 0.5), float(slope) * spacing)
 
 
+@configurable
 class CubicSpline1D(nn.Module):
     r"""A trainable function :math:`u(x)=\sum_k c_kB_k(x)` of one variable, for bonds, angles and dihedrals.
 
@@ -148,6 +150,7 @@ class CubicSpline1D(nn.Module):
         return self.knots.design_matrix(x)
 
 
+@configurable
 class CubicSplinePair(PairPotential):
     r"""Pair potential :math:`u_{ab}(r)=\sum_kc^{ab}_kB_k(r)`, linear in its trainable coefficients, one row per pair of types.
 
@@ -199,6 +202,7 @@ class CubicSplinePair(PairPotential):
         self.coefficients.data[row] = c.to(self.coefficients)
 
 
+@configurable
 class TabulatedPair(PairPotential):
     """Pair potential through the points of a table: cubic splines between, straight below the first, zero beyond the last.
 

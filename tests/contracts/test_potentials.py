@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from mlmd.forces import Evaluation, energy_forces
 from mlmd.neighbors import Pairs
+from mlmd.store import load, save
 from mlmd.system import System
 
 every_potential = pytest.mark.parametrize("row", POTENTIALS, ids=lambda row: row.name)
@@ -231,6 +233,16 @@ def test_parameters_travel_through_a_state_dict(row: Row) -> None:
             p.mul_(1.05)
     fresh.load_state_dict(trained.state_dict())
     close(evaluate(fresh, system).energy, evaluate(trained, system).energy, rtol=0, atol=0)
+
+
+@every_potential
+def test_a_saved_potential_is_built_again_with_its_parameters(row: Row, tmp_path: Path) -> None:
+    trained, system = row.make(), system_for(row, periodic=True)
+    with torch.no_grad():
+        for p in trained.parameters():
+            p.mul_(1.05)
+    again = load(save(tmp_path / "potential.npz", trained))
+    close(evaluate(again, system).energy, evaluate(trained, system).energy, rtol=0, atol=0)
 
 
 @of_pairs
