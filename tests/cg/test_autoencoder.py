@@ -168,7 +168,8 @@ def test_the_temperature_is_really_used():
 def test_the_temperature_acts_on_training_and_not_only_on_what_is_shown():
     """Two courses that end at the same temperature: were it missing in the training loss, their logits would be the same."""
     frames = walk()
-    ends = [learn(frames, 3, steps=30, restarts=1, temperatures=(t, 1.0)).assignment_history[-1] for t in (4.0, 1.0, 1.0)]
+    runs = (learn_mapping(frames, 3, steps=30, restarts=1, temperatures=(t, 1.0)) for t in (4.0, 1.0, 1.0))
+    ends = [list(logs)[-1].assignment for logs in runs]
     assert torch.equal(ends[1], ends[2])
     assert (ends[0] - ends[1]).abs().max() > 1e-3
 
@@ -183,9 +184,9 @@ def test_gumbel_noise_samples_the_softmax():
 
 def test_gumbel_noise_acts_on_training(monkeypatch):
     frames = walk()
-    noisy = learn(frames, 3, steps=30, restarts=1).assignment_history
+    noisy = [log.assignment for log in learn_mapping(frames, 3, steps=30, restarts=1)]
     monkeypatch.setattr(autoencoder, "gumbel", lambda shape, generator: torch.zeros(shape, dtype=torch.float64))
-    silent = learn(frames, 3, steps=30, restarts=1).assignment_history
+    silent = [log.assignment for log in learn_mapping(frames, 3, steps=30, restarts=1)]
     assert torch.equal(noisy[0], silent[0])  # the same start
     assert (noisy[-1] - silent[-1]).abs().max() > 1e-3
 
