@@ -59,6 +59,13 @@ def show_molecule(layers: Sequence[Layer], **options: Any) -> viewer.MoleculeVie
     return widget
 
 
+def show_html(text: str) -> None:
+    """Put a fragment of HTML into the output of the cell."""
+    from IPython.display import HTML, display
+
+    display(HTML(text))
+
+
 def png(figure: Figure, dpi: int = 160) -> bytes:
     """The figure as a PNG file."""
     buffer = io.BytesIO()
@@ -145,14 +152,16 @@ class Progress:
 def track(logs: Iterable[Any], title: str, total: int | None = None, step: str = "step", note: Any = None) -> list[Any]:
     """Run a generator of logs to its end, showing progress; gives back all logs.
 
-    ``note(log)`` is what the line says about the newest log. An interrupt ends the work where it is and is passed on.
+    ``note(log)`` is what the line says about the newest log; logs that are dicts may carry ``step`` and ``steps``. An interrupt ends the work where it is and is passed on.
     """
     progress, out = Progress(title, total), []
     for log in logs:
         out.append(log)
+        if isinstance(log, dict) and "steps" in log:
+            progress.total = int(log["steps"])
         done = int(log[step]) if isinstance(log, dict) and step in log else len(out)
         progress.update(done, note(log) if note else "")
-    progress.finish(total or len(out), note(out[-1]) if note and out else "")
+    progress.finish(progress.total or len(out), note(out[-1]) if note and out else "")
     return out
 
 

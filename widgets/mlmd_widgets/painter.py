@@ -261,4 +261,6 @@ def add_bead_legend(figure: Figure, names: Sequence[str]) -> None:
     from matplotlib.lines import Line2D
 
     dots = [Line2D([], [], marker="o", linestyle="", markersize=8, color=theme.bead_color(i), label=n) for i, n in enumerate(names)]
-    figure.legend(handles=dots, loc="outside lower center", ncols=min(len(names), 6), handletextpad=0.2)
+    figure.legend(
+        handles=dots, loc="outside lower center", ncols=min(len(names), 6 if max(map(len, names)) < 10 else 3), handletextpad=0.2
+    )

@@ -80,13 +80,11 @@ def _parse_parameters(source: str) -> dict[str, Parameter]:
     for node in ast.parse(source).body:
         if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None):
             raise ValueError(f"parameters cell, line {node.lineno}: write `name: kind = default  # meaning`")
-        kinds = [k.strip() for k in ast.unparse(node.annotation).split("|")]
-        optional = "None" in kinds
-        kind = next(k for k in kinds if k != "None")
+        kind = ast.unparse(node.annotation)  # papermill does not know `str | None`: a default of None makes it optional
         if kind not in KINDS:
             raise ValueError(f"parameters cell, line {node.lineno}: kind {kind!r} is none of {', '.join(KINDS)}")
-        name = node.target.id
-        out[name] = Parameter(name, KINDS[kind], ast.literal_eval(node.value), comments.get(node.lineno, ""), optional)
+        name, default = node.target.id, ast.literal_eval(node.value)
+        out[name] = Parameter(name, KINDS[kind], default, comments.get(node.lineno, ""), default is None)
     return out
 
 
@@ -178,17 +176,18 @@ def _environment(**settings: str) -> Iterator[None]:
 
 
 def to_html(notebook: Any) -> str:
-    """One self-contained page from an executed notebook: title block, summary, contents, sections with foldable code."""
+    """One self-contained page from an executed notebook: title block, summary, contents, sections; the code is folded away until asked for."""
     nbconvert = require("nbconvert", extra="notebooks")
     formatter = require("pygments.formatters", extra="notebooks").HtmlFormatter()
     tidy = _tidied(notebook)
     template = (
         "{% extends 'basic/index.html.j2' %}"
-        "{% block input_group %}<details class='code'><summary>code</summary>{{ super() }}</details>{% endblock %}"
+        "{% block input_group %}<div class='code'>{{ super() }}</div>{% endblock %}"
         "{% block output_area_prompt %}{% endblock %}{% block in_prompt %}{% endblock %}"
     )
     exporter = nbconvert.HTMLExporter(raw_template=template, exclude_anchor_links=True, mathjax_url="", require_js_url="")
     body, _ = exporter.from_notebook_node(tidy)
+    body = _with_anchors(body)
     page = PAGE.read_text(encoding="utf-8")
     title = next((m[1] for c in tidy.cells if c.cell_type == "markdown" and (m := re.match(r"#\s+(.+)", c.source))), "mlmd report")
     fills = {"TITLE": title, "STYLE": formatter.get_style_defs(".highlight"), "CONTENTS": _contents(body), "BODY": body}
@@ -223,9 +222,15 @@ def _static(output: Any) -> Any | None:
     return output
 
 
+def _with_anchors(body: str) -> str:
+    """Headings of second rank get names to link to."""
+    count = iter(range(1, 1000))
+    return re.sub(r"<h2[^>]*>", lambda _: f'<h2 id="section-{next(count)}">', body)
+
+
 def _contents(body: str) -> str:
     """A list of links to the headings of second rank."""
-    headings = re.findall(r"<h2[^>]*id=\"([^\"]+)\"[^>]*>(.*?)</h2>", body, flags=re.S)
+    headings = re.findall(r'<h2 id="([^"]+)">(.*?)</h2>', body, flags=re.S)
     return "\n".join(f'<li><a href="#{name}">{re.sub("<[^>]+>", "", text).strip()}</a></li>' for name, text in headings)
 
 

@@ -43,7 +43,7 @@ def overlays(items: Sequence[Overlay], priors: Dict[str, Density1D] | None = Non
     return figure
 
 
-def prior_fits(report: Sequence[PriorTerm], columns: int = 4) -> Figure:
+def prior_fits(report: Sequence[PriorTerm], bead_names: Sequence[str] | None = None, columns: int = 4) -> Figure:
     """Every fitted prior over the histogram of the data that it was fitted to."""
     if not report:
         raise ValueError("report is empty: the prior has no bonded terms")
@@ -51,7 +51,7 @@ def prior_fits(report: Sequence[PriorTerm], columns: int = 4) -> Figure:
     with theme.style():
         figure, axes = theme.panels(-(-len(report) // columns), columns, 2.5, 1.95)
         for ax, term in zip(axes, report):
-            quantity = "length" if term.kind == "bond" else "angle"
+            quantity = "length" if term.kind == "distances" else "angle"
             factor, unit = units.SHOWN[quantity]
             q = np.asarray(term.q) / factor
             seen = np.flatnonzero(
@@ -62,7 +62,7 @@ def prior_fits(report: Sequence[PriorTerm], columns: int = 4) -> Figure:
             )
             ax.plot(q, np.asarray(term.fit_density) * factor, color=theme.BLACK, linewidth=1.3, label="fitted prior")
             ax.set(xlabel=f"{'r' if quantity == 'length' else 'angle'} / {unit}", ylim=(0, None), xlim=(q[seen[0]], q[seen[-1]]))
-            ax.set_title(f"{term.kind} {'–'.join(str(b + 1) for b in term.beads)}", fontsize=9)
+            ax.set_title(f"{term.name} {'-'.join(bead_names[b] if bead_names else str(b + 1) for b in term.beads)}", fontsize=9)
             ax.set_yticks([])
             ax.spines["left"].set_visible(False)
         for ax in axes[len(report) :]:
@@ -95,12 +95,12 @@ def populations(pairs: Sequence[tuple[Population, Population]]) -> Figure:
     """Populations of regions with their standard errors, in percent: (reference, coarse-grained) of each."""
     y = np.arange(len(pairs))[::-1]
     with theme.style():
-        figure, (ax,) = theme.panels(1, 1, 5.2, 0.9 + 0.5 * len(pairs))
+        figure, (ax,) = theme.panels(1, 1, 7.0, 0.9 + 0.5 * len(pairs))
         for shift, k, color, name in ((0.13, 0, theme.REFERENCE, theme.REFERENCE_NAME), (-0.13, 1, theme.CG, theme.CG_NAME)):
             value = [100 * pair[k].fraction for pair in pairs]
             error = [100 * pair[k].error for pair in pairs]
             ax.errorbar(value, y + shift, xerr=error, fmt="o", color=color, capsize=3, markersize=6, linewidth=1.4, label=name)
-        ax.set_yticks(y, [theme.pretty(a.name) for a, _ in pairs])
+        ax.set_yticks(y, [theme.pretty(a.name.removeprefix("dihedral ")) for a, _ in pairs])
         ax.set_ylim(-0.6, len(pairs) - 0.4)
         ax.set(xlabel="population / %", xlim=(0, None), title="Populations")
         ax.grid(axis="x")

@@ -22,12 +22,14 @@ def assignment_annealing(
     temperatures: Any,
     atom_names: Sequence[str],
     bead_names: Sequence[str] | None = None,
+    final: Any = None,
     snapshots: int = MAX_SNAPSHOTS,
 ) -> Figure:
     """The assignment matrix at a few moments of the annealing, from undecided to one bead per atom.
 
-    history (T, N, n): probability that atom j belongs to bead I at T recorded steps; temperatures (T,). Atoms are ordered by
-    the bead in which they end, so that a finished map is a staircase.
+    history (T, N, n): probability that atom j belongs to bead I at T recorded steps; temperatures (T,). ``final`` (n,): bead of
+    every atom in the map that was taken in the end, shown last; default: that of the last snapshot. Atoms are ordered by it, so
+    that it is a staircase.
     """
     h, tau = np.asarray(history, dtype=float), np.asarray(temperatures, dtype=float)
     if h.ndim != 3 or len(h) != len(tau) or h.shape[2] != len(atom_names):
@@ -35,27 +37,31 @@ def assignment_annealing(
             f"history has shape {h.shape} for {len(tau)} temperatures and {len(atom_names)} atoms, expected (T, beads, atoms)"
         )
     n_beads = h.shape[1]
-    final = h[-1].argmax(0)
-    order = np.argsort(final, kind="stable")
+    last = h[-1].argmax(0) if final is None else np.asarray(final)
+    order = np.argsort(last, kind="stable")
     picked = _spread(h, min(snapshots, len(h)))
+    shown = [(f"T = {tau[k]:.2f}", h[k]) for k in picked]
+    if final is not None:
+        shown.append(("taken", (np.arange(n_beads)[:, None] == last).astype(float)))
     bead_names = [str(i + 1) for i in range(n_beads)] if bead_names is None else list(bead_names)
     with theme.style():
         width = max(1.15, 0.24 * n_beads + 0.35)
-        figure = theme.new_figure(width * len(picked) + 1.6, max(2.4, 0.17 * len(order) + 1.0))
-        axes = figure.subplots(1, len(picked), sharey=True, squeeze=False)[0]
-        for ax, k in zip(axes, picked):
-            image = ax.imshow(h[k][:, order].T, cmap=theme.WEIGHTS, vmin=0, vmax=1, aspect="auto")
-            ax.set_title(f"T = {tau[k]:.2f}", fontsize=9, fontweight="normal", loc="center")
+        figure = theme.new_figure(width * len(shown) + 1.6, max(2.4, 0.17 * len(order) + 1.0))
+        axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+        for ax, (title, choice) in zip(axes, shown):
+            image = ax.imshow(choice[:, order].T, cmap=theme.WEIGHTS, vmin=0, vmax=1, aspect="auto")
+            ax.set_title(title, fontsize=9, fontweight="normal", loc="center")
             ax.set_xticks(range(n_beads), bead_names, fontsize=7 if n_beads > 8 else 8)
             ax.tick_params(length=0)
             for spine in ax.spines.values():
                 spine.set_visible(False)
             ax.set_xticks(np.arange(n_beads + 1) - 0.5, minor=True)
             ax.set_yticks(np.arange(len(order) + 1) - 0.5, minor=True)
+            ax.tick_params(which="minor", length=0)
             ax.grid(which="minor", color="white", linewidth=0.8)
         axes[0].set_yticks(range(len(order)), [atom_names[j] for j in order], fontsize=7)
         for text, j in zip(axes[0].get_yticklabels(), order):
-            text.set_color(_readable(theme.bead_color(int(final[j]))))
+            text.set_color(_readable(theme.bead_color(int(last[j]))))
             text.set_fontweight("bold")
         axes[0].set_ylabel("atom")
         figure.supxlabel("bead", fontsize=10)

@@ -1,0 +1,414 @@
+"""A :class:`mlmd.cg.study.Study` in pictures and words: what the report notebook shows, each from the results alone."""
+
+from __future__ import annotations
+
+import html
+import importlib.metadata
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from datetime import date
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from mlmd import units
+from mlmd.cg import autoencoder
+from mlmd.cg import mapping as maps
+from mlmd.cg.partition import one_hot
+from mlmd.cg.study import Settings, Study
+from mlmd.frames import Frames, bead_topology
+from mlmd.observables import Density1D
+from mlmd_widgets import blocks, figures, layers, painter, theme, viewer
+from mlmd_widgets.blocks import Card
+from mlmd_widgets.layers import Layer
+
+SHOWN_FRAMES = 80
+REPORTED = ("mlmd", "torch", "numpy", "scipy", "mdtraj", "vesin", "plotly", "matplotlib")
+RHO_SCAN = (0.0, 1e-5, 1e-4, 1e-3)  # A^2/(kcal/mol/A)^2
+
+
+def bead_names(study: Study) -> list[str]:
+    """Names of the beads with their atoms: "B1: C O N"."""
+    mapping = study.mapping
+    if not mapping.one_hot:
+        return list(mapping.names)
+    names, owner = [a.name for a in study.frames.topology.atoms], mapping.assignment.tolist()
+    members = [[names[j] for j in range(len(owner)) if owner[j] == i] for i in range(mapping.n_beads)]
+    return [f"{name}: {_listed(atoms)}" for name, atoms in zip(mapping.names, members)]
+
+
+def _listed(names: Sequence[str], most: int = 5) -> str:
+    return " ".join(names[:most]) + (" …" if len(names) > most else "")
+
+
+def _some(frames: Frames, count: int) -> Frames:
+    return frames[:: max(1, len(frames) // count)][:count]
+
+
+def map_layers(study: Study, count: int = SHOWN_FRAMES) -> list[Layer]:
+    """Atoms of one molecule painted by bead, and the beads over them, in some frames of the reference."""
+    mapping, n = study.mapping, study.mapping.n_atoms
+    frames = _some(study.frames, count)
+    x = frames.positions.double()
+    if frames.cell is not None:
+        x = mapping.whole(x, frames.cell)
+    first = frames.topology.subset(range(n))
+    one = x[:, :n]
+    beads = (mapping.weights.double() @ one).numpy()
+    atoms = layers.superposed(one.numpy())
+    moved = layers.superposed(one.numpy(), followers=beads)
+    groups = mapping.assignment.tolist() if mapping.one_hot else None
+    radii = layers.bead_radii(atoms, moved, groups) if groups is not None else 0.8
+    return [layers.atom_layer(atoms, first, groups), layers.bead_layer(moved, mapping.bonds, radii, mapping.names)]
+
+
+def map_picture(study: Study) -> Figure:
+    """The molecule painted by bead, in its first frame."""
+    still = [layer.frame(0) for layer in map_layers(study, 2)]
+    return painter.picture(still, legend=bead_names(study), width=6.8)
+
+
+def bead_table(study: Study) -> str:
+    """Bead, atoms, mass, size."""
+    mapping = study.mapping
+    names = [a.name for a in study.frames.topology.atoms]
+    owner = mapping.assignment.tolist() if mapping.one_hot else []
+    rows = []
+    for i in range(mapping.n_beads):
+        members = " ".join(names[j] for j in range(len(owner)) if owner[j] == i)
+        rows.append((f"{mapping.names[i]}: {members}", sum(o == i for o in owner), f"{float(mapping.masses[i]) / units.amu:.1f}"))
+    return blocks.table(["bead and its atoms", "atoms", "mass / amu"], rows)
+
+
+def annealing(study: Study) -> Figure:
+    """The assignment matrix through annealing; only for learned maps."""
+    result = study.autoencoder
+    if result is None:
+        raise ValueError("the map of this study was not learned: there is no annealing to show")
+    atoms = [a.name for a in study.frames.topology.atoms][: study.mapping.n_atoms]
+    return figures.assignment_annealing(
+        result.assignment_history, result.temperatures, atoms, study.mapping.names, study.mapping.assignment
+    )
+
+
+def compression_scan(frames: Frames, settings: Settings, sizes: Sequence[int], steps: int = 400) -> Iterator[dict[str, Any]]:
+    """Reconstruction and mean square force of learned and hand-made maps for each number of beads; one log per number."""
+    stats = autoencoder.statistics(frames, settings.weighting)  # type: ignore[arg-type]
+    for n in sizes:
+        result = autoencoder.learn(
+            frames,
+            n,
+            rho=settings.rho / units.kcal_mol**2,
+            weighting=settings.weighting,
+            steps=steps,
+            restarts=4,
+            seed=settings.seed,
+        )
+        drawn = {
+            "learned": result.mapping,
+            "sequence": maps.sequence(frames, n),
+            "backbone": maps.backbone(frames, n),
+            "random": maps.random(frames, n, seed=settings.seed),
+        }
+        log: dict[str, Any] = {"n_beads": n, "rmsd": {}, "force": {}}
+        for name, m in drawn.items():
+            choice = one_hot(m.assignment, m.n_beads).double()
+            log["rmsd"][name] = float(stats.reconstruction(choice)) ** 0.5
+            log["force"][name] = float(stats.mean_square_force(choice)) if stats.forces is not None else float("nan")
+        yield log
+
+
+def compression(logs: Sequence[dict[str, Any]]) -> Figure:
+    """Figure of :func:`compression_scan`."""
+    names = list(logs[0]["rmsd"])
+    force = {k: [log["force"][k] for log in logs] for k in names}
+    known = bool(np.isfinite(next(iter(force.values()))).all())
+    return figures.compression(
+        [log["n_beads"] for log in logs], {k: [log["rmsd"][k] for log in logs] for k in names}, force if known else None
+    )
+
+
+def force_scan(frames: Frames, settings: Settings, rho: Sequence[float] = RHO_SCAN, steps: int = 400) -> Iterator[dict[str, float]]:
+    """Learned maps for several weights of the force term; one log per weight."""
+    for r in rho:
+        one = autoencoder.learn(
+            frames,
+            settings.n_beads,
+            rho=r / units.kcal_mol**2,
+            weighting=settings.weighting,
+            steps=steps,
+            restarts=4,
+            seed=settings.seed,
+        )
+        yield {"rho": r, "rmsd": one.rmsd, "force": one.mean_square_force or float("nan")}
+
+
+def training(study: Study) -> Figure | None:
+    """Force errors during training between zero force and noise; None if nothing was trained on forces."""
+    logs = [log for log in study.history.get("train", []) if "held-out" in log]
+    report = study.forces
+    if report is None or not logs:
+        return None
+    steps = [log["step"] for log in logs]
+    held_out = [log["held-out"] for log in logs]
+    return figures.force_training(steps, [log["force"] for log in logs], steps, held_out, report.zero, report.prior, report.noise)
+
+
+def force_table(study: Study) -> str:
+    """Force errors with their errors, and the share explained."""
+    r = study.forces
+    if r is None:
+        return blocks.note("The data hold no forces: the potential was fitted to the structure alone, by relative entropy.")
+    factor, unit = units.SHOWN["force^2"]
+    rows = [
+        (name, blocks.with_error(value / factor, error / factor), f"{100 * r.explained(value):.1f} %")
+        for name, value, error in (
+            ("no force at all", r.zero, r.zero_error),
+            ("prior alone", r.prior, r.prior_error),
+            ("whole potential", r.model, r.model_error),
+            ("noise (estimate)", r.noise, r.noise_error),
+        )
+    ]
+    return blocks.table([f"on {r.frames} held-out frames", f"mean square error / {unit}", "explained"], rows)
+
+
+def refinement(study: Study) -> Figure | None:
+    """Energy difference that relative entropy drives to zero; None if there was no refinement."""
+    logs = [log for log in study.history.get("refine", []) if "relative entropy gradient" in log]
+    if not logs:
+        return None
+    with theme.style():
+        figure, (left, right) = theme.panels(1, 2, 3.7, 2.5)
+        steps = [log["step"] for log in logs]
+        left.plot(steps, [log["relative entropy gradient"] for log in logs], color=theme.CG)
+        left.axhline(0, color=theme.PALE, linewidth=0.8, zorder=0)
+        left.set(xlabel="update", ylabel="β(⟨U⟩ref − ⟨U⟩CG)", title="Energy, reference − replicas")
+        right.plot(steps, [log["temperature"] for log in logs], color=theme.CG)
+        right.axhline(study.kT / units.kelvin, color=theme.REFERENCE, linewidth=1.2)
+        right.set(xlabel="update", ylabel=units.label("temperature", "T"), title="Temperature of the replicas")
+    return figure
+
+
+def speed(study: Study) -> dict[str, float]:
+    """Of the production run: replicas, beads, time step (fs), simulated time (ns), and, if it ran in this session, its speed."""
+    t, r, n, _ = study.samples.shape
+    logs = [log for log in study.history.get("simulate", []) if "ns/day" in log]
+    out = {"replicas": r, "beads": n, "time step": study.time_step, "simulated": t * r * study.sample_interval / units.ns}
+    if logs:
+        per_day = float(np.mean([log["ns/day"] for log in logs]))
+        out |= {"ns/day": per_day, "replica-steps/s": per_day * units.ns / study.time_step / 86400}
+        out["temperature"] = float(np.mean([log["temperature"] for log in logs]))
+    return out
+
+
+def trajectories(study: Study, count: int = SHOWN_FRAMES) -> tuple[list[Layer], list[Layer]]:
+    """(reference, coarse-grained) beads of one molecule: frames of the data, and one replica of the production run in time."""
+    reference = map_layers(study, count)
+    beads = reference[1]
+    n, target = study.mapping.n_beads, beads.positions[0]
+    run = study.samples[:, 0, :n]
+    some = run[:: max(1, len(run) // count)][:count].numpy()
+    cg = layers.bead_layer(
+        layers.superposed(some, target), study.mapping.bonds, beads.radii * 0.62, study.mapping.names, opacity=1.0
+    )
+    return reference, [cg]
+
+
+def nglview_pane(study: Study, count: int = SHOWN_FRAMES) -> Any:
+    """The first molecule of the reference in nglview, painted by bead, with the beads over it; live sessions only."""
+    import mdtraj
+
+    from mlmd_widgets import nglpane
+
+    atoms, beads = map_layers(study, count)
+    n = study.mapping.n_atoms
+    groups = study.mapping.assignment.tolist() if study.mapping.one_hot else None
+    whole = mdtraj.Trajectory(atoms.positions / units.nm, study.frames.topology.subset(range(n)))
+    coarse = mdtraj.Trajectory(beads.positions / units.nm, bead_topology(list(study.mapping.names), list(study.mapping.bonds)))
+    return nglpane.pane(whole, groups, coarse, beads.radii.tolist())
+
+
+def trajectories_html(study: Study) -> str:
+    """Both trajectories beside each other, each to be turned and played."""
+    reference, cg = trajectories(study)
+    size = (438, 330)
+    return blocks.row(
+        [viewer.to_html(reference, title=theme.REFERENCE_NAME, size=size), viewer.to_html(cg, title=theme.CG_NAME, size=size)]
+    )
+
+
+def prior_study(study: Study) -> Study:
+    """The same study with the prior alone and a shorter run, in the same folder: what the network has to improve on."""
+    s = study.settings
+    short = replace(
+        s, potential="prior", train_steps=0, refine_updates=0, replicas=min(s.replicas, 100), simulate_ps=min(s.simulate_ps, 20.0)
+    )
+    return Study(study.frames, short, study.folder)
+
+
+def run_table(study: Study) -> str:
+    """What was simulated, and how fast."""
+    run = speed(study)
+    rows = [
+        ("replicas", f"{run['replicas']:.0f}"),
+        ("beads of each", f"{run['beads']:.0f}"),
+        ("time step / fs", f"{run['time step']:.1f}"),
+        ("simulated, all replicas / ns", f"{run['simulated']:.1f}"),
+    ]
+    if "ns/day" in run:
+        rows += [
+            ("speed, all replicas / ns/day", _rounded(run["ns/day"])),
+            ("replica-steps per second", _rounded(run["replica-steps/s"])),
+            (f"temperature / K (asked for {study.kT / units.kelvin:.0f})", f"{run['temperature']:.1f}"),
+        ]
+    return blocks.facts(rows, "production run")
+
+
+def settings_table(study: Study) -> str:
+    """All settings of the study."""
+    return blocks.facts([(k, v) for k, v in asdict(study.settings).items() if v != ()], "settings")
+
+
+def lead(study: Study, name: str, seconds: float) -> str:
+    """The sentence under the title."""
+    minutes = f"{seconds / 60:.1f} minutes" if seconds > 90 else f"{seconds:.0f} seconds"
+    what = f"{name}: {len(study.frames):,} frames of {study.frames.n_atoms} atoms at {study.kT / units.kelvin:.0f} K"
+    return f'<p class="mlmd-lead">{html.escape(what)}. Made on {date.today():%d %B %Y} in {minutes}.</p>'
+
+
+def prior_densities(comparison: Any) -> dict[str, Density1D]:
+    """Distributions of a run under the prior alone, by name, to be laid under the others."""
+    return {o.name: o.simulated for o in comparison.overlays}
+
+
+def surface(study: Study) -> Figure:
+    """Free energy: reference, coarse-grained, difference."""
+    s = _surface_of(study)
+    (x, y), quantity = s.coordinates, s.coordinates[0].quantity
+    return figures.fes_triple(s.reference, s.simulated, figures.axis_name(x), figures.axis_name(y), quantity)
+
+
+def surface_interactive(study: Study) -> Any:
+    """The same to point at."""
+    s = _surface_of(study)
+    x, y = map(figures.axis_name, s.coordinates)
+    pairs = [(theme.REFERENCE_NAME, s.reference), (theme.CG_NAME, s.simulated)]
+    return figures.fes_interactive(pairs, x, y, s.coordinates[0].quantity)
+
+
+def _surface_of(study: Study) -> Any:
+    s = study.comparison.surface
+    if s is None:
+        raise ValueError("a molecule of one bead has no free energy surface")
+    return s
+
+
+def memory(study: Study) -> Figure:
+    """Share of the replicas in the region in which all of them started, against time."""
+    cvs = [np.asarray(c(study.samples.double())) for c in study.cvs]
+    inside = study.start_region.contains(*cvs)
+    share = inside.mean(1)
+    error = np.sqrt(share * (1 - share) / inside.shape[1])
+    n = study.mapping.n_beads
+    molecules = study.beads.positions.cpu().double().reshape(-1, n, 3)
+    reference = study.start_region.contains(*(np.asarray(c(molecules)) for c in study.cvs)).astype(float)
+    from mlmd.analysis import block_average
+
+    level = block_average(reference, n_blocks=10)
+    time = np.arange(1, len(share) + 1) * study.sample_interval
+    return figures.convergence(time, share, error, (float(level[0]), float(level[1])), study.start_region.name)
+
+
+def divergence_table(study: Study) -> str:
+    """JS divergence of the surface with what chance alone gives, and the sample sizes."""
+    s, c = _surface_of(study), study.comparison
+    rows = [
+        ("coarse-grained against reference", f"{s.js:.4f}"),
+        ("floor: independent samples of these sizes", f"{s.floor.multinomial:.4f}"),
+    ]
+    if np.isfinite(s.floor.block):
+        rows.append(("floor: blocks of the reference itself", f"{s.floor.block:.4f}"))
+    return blocks.table([f"JS divergence / nat ({c.n_simulated} samples against {c.n_reference})", "60 × 60 bins"], rows)
+
+
+def population_table(study: Study) -> str:
+    """Populations of the regions with block errors, and their differences in percentage points."""
+    rows = []
+    for a, b in _surface_of(study).populations:
+        gap, error = 100 * (b.fraction - a.fraction), 100 * float(np.hypot(a.error, b.error))
+        shown = [blocks.with_error(100 * p.fraction, 100 * p.error) for p in (a, b)]
+        rows.append((theme.pretty(a.name), *shown, blocks.with_error(gap, error)))
+    return blocks.table(["population", "reference / %", "coarse-grained / %", "difference / points"], rows)
+
+
+def verdicts(study: Study) -> str:
+    """The judgements on convergence, in words."""
+    s = _surface_of(study)
+    named = (("Reference", s.reference_halves), ("Coarse-grained run", s.simulated_halves), ("Start", s.start))
+    return "".join(blocks.note(f"{name}: {v.sentence}", "good" if v.converged else "warn") for name, v in named if v is not None)
+
+
+def cards(study: Study) -> str:
+    """The numbers to read first."""
+    out = [Card(f"{study.mapping.n_atoms} → {study.mapping.n_beads}", "", f"atoms to beads, {study.settings.mapping} map")]
+    if study.autoencoder is not None:
+        out.append(Card(f"{study.autoencoder.rmsd:.2f}", "Å", "RMSD of the atoms put back by a linear decoder"))
+    if study.forces is not None:
+        share = 100 * study.forces.explained(study.forces.model)
+        out.append(Card(f"{share:.0f}", "%", "of the explainable mean square force explained", "good" if share > 90 else "warn"))
+    s = study.comparison.surface
+    if s is not None:
+        floor = s.floor.multinomial
+        good = s.js <= 2 * floor + 0.01
+        out.append(
+            Card(f"{s.js:.3f}", "nat", f"JS divergence of the surface; {floor:.3f} by chance alone", "good" if good else "warn")
+        )
+        if s.start is not None:
+            word = "yes" if s.start.converged else "no"
+            out.append(Card(word, "", "start basin forgotten by the replicas", "good" if s.start.converged else "warn"))
+    run = speed(study)
+    if "ns/day" in run:
+        out.append(Card(_rounded(run["ns/day"] / 1000), "µs/day", f"all {run['replicas']:.0f} replicas together"))
+    return blocks.cards(out)
+
+
+def _rounded(value: float) -> str:
+    return f"{float(f'{value:.2g}'):,.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def timing_table(study: Study) -> str:
+    """Seconds of every stage."""
+    total = sum(study.timings.values())
+    rows = [(stage, f"{seconds:.1f}") for stage, seconds in study.timings.items()]
+    return blocks.table(["stage", "time / s"], [*rows, ("together", f"{total:.1f}")])
+
+
+def version_table(study: Study) -> str:
+    """Versions, machine, seed: what it takes to do it again."""
+    rows = [
+        ("Python", platform.python_version()),
+        ("machine", f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} thread(s)"),
+    ]
+    for name in REPORTED:
+        try:
+            rows.append((name, importlib.metadata.version(name)))
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    rows += [("seed", study.settings.seed), ("device", study.settings.device)]
+    return blocks.facts(rows, "versions")
+
+
+def data_table(frames: Frames, name: str) -> str:
+    """What the reference is and where it came from."""
+    rows: list[tuple[str, Any]] = [("data", name), ("frames", f"{len(frames):,}"), ("atoms", frames.n_atoms)]
+    if frames.kT is not None:
+        rows.append(("temperature", f"{frames.kT / units.kelvin:.0f} K"))
+    rows.append(("forces", "yes" if frames.forces is not None else "no"))
+    rows.append(("box", "periodic" if frames.periodic else "none"))
+    rows += [
+        (key, value) for key, value in frames.provenance.items() if isinstance(value, (str, int, float)) and len(str(value)) < 200
+    ]
+    return blocks.facts(rows)
