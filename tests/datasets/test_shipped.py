@@ -68,7 +68,13 @@ def test_phi_is_mostly_negative_but_both_sides_are_filled(dipeptide):
 
 
 def test_peptide_bonds_stay_trans(dipeptide):
-    omega = mdtraj.compute_omega(dipeptide.to_mdtraj())[1]
+    at = {(a.residue.name, a.name): a.index for a in dipeptide.topology.atoms}
+    quartets = [
+        [("ACE", "CH3"), ("ACE", "C"), ("ALA", "N"), ("ALA", "CA")],
+        [("ALA", "CA"), ("ALA", "C"), ("NME", "N"), ("NME", "C")],
+    ]
+    omega = mdtraj.compute_dihedrals(dipeptide.to_mdtraj(), [[at[k] for k in q] for q in quartets])
+    assert omega.shape == (len(dipeptide), 2)
     assert (np.cos(omega) < 0).mean() > 0.999
 
 
