@@ -84,6 +84,7 @@ def match_forces(
     seed: int = 0,
     every: int = 50,
     checkpoint: str | None = None,
+    checkpoint_every: int | None = None,
     callbacks: Sequence[Any] = (),
 ) -> Iterator[dict[str, float]]:
     r"""Train ``model`` on what the prior leaves: minimise :math:`\frac1{3N}\langle|F-F_{prior}+\nabla U_{model}|^2\rangle`.
@@ -95,7 +96,8 @@ def match_forces(
         model: a potential; for a :class:`Bonded` one the geometry of every frame is computed once and kept.
         prior: fixed. frames: beads with forces.
         average: decay of the exponential moving average that becomes the final model.
-        checkpoint: folder from which an interrupted training continues.
+        checkpoint, checkpoint_every: folder from which an interrupted training continues, written every so many steps (default:
+            every 30 seconds).
 
     Yields:
         ``{"step", "force", "held-out"}``: training loss and held-out mean square error in (eV/A)^2.
@@ -124,7 +126,7 @@ def match_forces(
     mean = Average(average)
     extra: list[Any] = [ClipGradient(10.0), mean, *callbacks]
     if checkpoint:
-        extra.append(Checkpoint(checkpoint, companions=(mean,)))
+        extra.append(Checkpoint(checkpoint, every=checkpoint_every, companions=(mean,)))
     loop = fit(
         model,
         loss,

@@ -81,7 +81,7 @@ def one_per_bond(terms: Terms) -> list[int]:
 
 def fit_priors(frames: Frames, *, kT: float | None = None, repulsion_power: int = 10, fourier_order: int = 3) -> Priors:
     r"""Priors for bead frames: harmonic bonds and angles, Fourier dihedrals (one per bond) and impropers, and a repulsion between
-    all other pairs.
+    pairs more than three bonds apart.
 
     Every term is the maximum-likelihood member of its family,
     :math:`p(q)\propto J(q)\,e^{-u(q)/kT}` with the Jacobian J = r^2 for distances, sin(theta) for angles and 1 for dihedrals;
@@ -123,7 +123,8 @@ def fit_priors(frames: Frames, *, kT: float | None = None, repulsion_power: int 
         report += [_dihedral_term(k < len(terms.dihedrals), coordinates.quads[k].tolist(), f) for k, f in zip(turns, series)]
         a, b = (torch.tensor(np.array([getattr(f, c) for f in series])) for c in "ab")
         laws.append(FourierDihedrals(turns, a, b))
-    near = {tuple(sorted(b)) for b in terms.bonds.tolist()} | {tuple(sorted((t[0], t[2]))) for t in terms.angles.tolist()}
+    # pairs up to three bonds apart are governed by bonds, angles and dihedrals: a repulsion would count their closeness twice
+    near = {tuple(sorted((t[0], t[-1]))) for kind in (terms.bonds, terms.angles, terms.dihedrals) for t in kind.tolist()}
     far = [k for p, k in row.items() if p not in near]
     if far:
         sigma = torch.quantile(_thinned(geometry.distances[far]), 1e-3, dim=1)

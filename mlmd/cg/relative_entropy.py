@@ -84,6 +84,7 @@ def refine(
     seed: int = 0,
     every: int = 10,
     checkpoint: str | None = None,
+    checkpoint_every: int | None = None,
     callbacks: Sequence[Any] = (),
     watch: Callable[[Tensor], object] | None = None,
 ) -> Iterator[dict[str, float]]:
@@ -100,7 +101,8 @@ def refine(
         start: (replicas, n, 3) positions to start from; default: random reference frames (training only: production runs should
             start in one basin).
         watch: receives the newest snapshot (replicas, n, 3) after every update.
-        checkpoint: folder from which an interrupted run continues.
+        checkpoint, checkpoint_every: folder from which an interrupted run continues, written every so many updates (default:
+            every 30 seconds).
 
     Yields:
         ``{"step", "relative entropy gradient": beta (<U>_ref - <U>_model), "temperature"}`` every ``every`` updates.
@@ -139,7 +141,7 @@ def refine(
     mean = Average(average)
     extra: list[Any] = [mean, *callbacks]
     if checkpoint:
-        extra.append(Checkpoint(checkpoint, companions=(mean, sampler)))
+        extra.append(Checkpoint(checkpoint, every=checkpoint_every, companions=(mean, sampler)))
     loop = fit(model, loss, batch, steps=updates, optimizer=optimizer, schedule=cosine(updates), callbacks=extra, every=every)
     for log in loop:
         yield {**log, "temperature": float(half_step_kT(sampler.state).mean()) / units.kelvin}
