@@ -54,6 +54,7 @@ class Settings:
     | train_steps, batch, learning_rate | force matching; skipped for data without forces |
     | refine_updates, refine_rate | relative entropy; 0 updates skip it |
     | replicas, simulate_ps, sample_ps | production run: replicas started in one basin, length, time between snapshots |
+    | discard | share of the production run left out at its beginning, while the replicas leave the start basin |
     | temperature | K; 0 takes that of the data |
     | friction | 1/ps |
     | time_step | fs; 0 chooses it from the stiffest mode |
@@ -78,6 +79,7 @@ class Settings:
     replicas: int = 300
     simulate_ps: float = 150.0
     sample_ps: float = 0.25
+    discard: float = 0.3
     temperature: float = 0.0
     friction: float = 5.0
     time_step: float = 0.0
@@ -279,10 +281,10 @@ class Study:
             yield self._note("simulate", samples=int(np.prod(self.samples.shape[:2])))
 
     def compare(self) -> Iterator[Log]:
-        """Lay the second half of the production run over the reference: ``comparison``; convergence is judged on the whole run."""
+        """Lay the production run, less its beginning, over the reference: ``comparison``; the memory of the start is judged on all."""
         with self._timed("compare"):
-            beads = self.beads.to("cpu")
-            result = compare(beads, self.samples, kT=self.kT, cvs=self.cvs, start=self.start_region, seed=self.settings.seed)
+            s, beads = self.settings, self.beads.to("cpu")
+            result = compare(beads, self.samples, kT=self.kT, cvs=self.cvs, start=self.start_region, discard=s.discard, seed=s.seed)
             self._set("comparison", result)
             yield self._note("compare", js=result.surface.js if result.surface else float("nan"))
 

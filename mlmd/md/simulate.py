@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
@@ -83,7 +83,7 @@ class _Engine:
     potential: Potential
     skin: float
     pairs: Pairs | None = None
-    origin: Tensor | None = None
+    origin: Tensor = field(default_factory=lambda: torch.zeros(0, 3))  # positions at which the list was built
 
     @property
     def needs_pairs(self) -> bool:
