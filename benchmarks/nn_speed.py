@@ -1,0 +1,202 @@
+"""Speed of SchNet and PaiNN on one thread: energy + forces, and training steps on forces, in structures per second of CPU time.
+
+``python benchmarks/nn_speed.py [--quick]``
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from record import record
+from torch import Tensor, nn
+
+from mlmd.datasets import load
+from mlmd.forces import energy_forces
+from mlmd.neighbors import Pairs, neighbors
+from mlmd.nn.painn import PaiNN
+from mlmd.nn.schnet import SchNet
+from mlmd.system import System
+
+CUTOFF = 5.0
+
+# Structures/s (CPU time, one core of another machine of this kind, torch 2.13, SchNet 3 x 50 Gaussians; lists given except *):
+# the best Python peer (schnetpack 2.2.0, torchmd-net 3.1*) and a plain SchNet in 40 lines of torch. methods: see README.
+FLOOR = {
+    ("SchNet-64", "22 atoms x 1"): (153, 350),
+    ("SchNet-64", "22 atoms x 100"): (381, 392),
+    ("SchNet-64", "1000 beads"): (7.9, 8.4),
+    ("SchNet-128", "22 atoms x 1"): (147, 182),
+    ("SchNet-128", "22 atoms x 100"): (199, 209),
+    ("SchNet-128", "1000 beads"): (4.0, 3.7),
+    ("PaiNN-128", "22 atoms x 1"): (44, None),
+    ("PaiNN-128", "22 atoms x 100"): (42, None),
+    ("PaiNN-128", "1000 beads"): (1.06, None),
+    ("SchNet-64, training", "22 atoms x 100"): (69, 69),
+    ("SchNet-128, training", "22 atoms x 100"): (34.1, 33.5),
+}
+
+
+class PlainSchNet(nn.Module):
+    """SchNet as one writes it down: every directed pair has its filters; the yardstick of the same run."""
+
+    def __init__(self, net: SchNet):
+        super().__init__()
+        self.net, self.cutoff = net, net.cutoff
+
+    def forward(self, system: System, pairs: Pairs) -> Tensor:
+        """Energy (S,)."""
+        i, j = pairs.index
+        net, h = self.net, self.net.embedding(system.types)
+        r = (system.positions[j] - system.positions[i] + _shift(system, pairs)).norm(dim=-1)
+        g, fc = net.radial(r), net.envelope(r)[:, None]
+        for filter, sender, update in zip(net.filters, net.senders, net.updates):
+            h = h + update(torch.zeros_like(h).index_add(0, i, filter(g) * fc * sender(h)[j]))
+        return torch.zeros(system.n_systems).index_add(0, system.batch, net.readout(h)[:, 0])
+
+
+def _shift(system: System, pairs: Pairs) -> Tensor:
+    if not system.periodic:
+        return torch.zeros(3)
+    return (pairs.shift.float()[:, None] @ system.cell[system.batch[pairs.index[0]]])[:, 0]
+
+
+def alanine(copies: int) -> System:
+    """Alanine dipeptide, 22 atoms: frames spread over the shipped trajectory."""
+    frames = load("alanine-dipeptide")
+    step = len(frames) // copies
+    return frames[slice(0, copies * step, step)].system(slice(None)).to(torch.float32)
+
+
+def liquid(n: int = 1000, density: float = 0.0334) -> System:
+    """Beads on a shaken lattice at the number density of water."""
+    side = round(n ** (1 / 3))
+    edge = (n / density) ** (1 / 3)
+    grid = torch.cartesian_prod(*[torch.arange(side) * (edge / side)] * 3)
+    return System.single(grid + 0.4 * torch.randn(n, 3), cell=edge)
+
+
+def cpu_time(work: Callable[[], object], budget: float, repeats: int = 5) -> float:
+    """Median of ``repeats`` CPU times of one call, in seconds, each averaged over as many calls as fit in ``budget``."""
+    work()
+    start = time.process_time()
+    work()
+    calls = max(1, int(budget / max(time.process_time() - start, 1e-6)))
+    times = []
+    for _ in range(repeats):
+        start = time.process_time()
+        for _ in range(calls):
+            work()
+        times.append((time.process_time() - start) / calls)
+    return statistics.median(times)
+
+
+def evaluation(model: nn.Module, system: System, pairs: Pairs) -> Callable[[], object]:
+    """Energy and forces as in molecular dynamics."""
+
+    def work() -> object:
+        with torch.no_grad():
+            return energy_forces(model, system, pairs)  # type: ignore[arg-type]
+
+    return work
+
+
+def training(model: nn.Module, system: System, pairs: Pairs) -> Callable[[], object]:
+    """One Adam step on the squared error of energies and forces."""
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-4)
+    target = torch.randn_like(system.positions)
+
+    def work() -> object:
+        optimiser.zero_grad()
+        out = energy_forces(model, system, pairs)  # type: ignore[arg-type]
+        loss = (out.forces - target).square().mean() + 1e-3 * out.energy.square().mean()
+        loss.backward()
+        return optimiser.step()
+
+    return work
+
+
+def schnetpack_model(features: int) -> nn.Module | None:
+    """SchNet of schnetpack behind our interface, if it can be imported."""
+    if importlib.util.find_spec("schnetpack") is None:
+        return None
+    import schnetpack as spk
+
+    class Peer(nn.Module):
+        cutoff = CUTOFF
+
+        def __init__(self) -> None:
+            super().__init__()
+            radial = spk.nn.GaussianRBF(n_rbf=50, cutoff=CUTOFF)
+            self.net = spk.representation.SchNet(features, 3, radial, cutoff_fn=spk.nn.CosineCutoff(CUTOFF))
+            self.out = nn.Sequential(nn.Linear(features, features // 2), nn.Softplus(), nn.Linear(features // 2, 1))
+
+        def forward(self, system: System, pairs: Pairs) -> Tensor:
+            i, j = pairs.index
+            inputs = {"_atomic_numbers": system.types, "_Rij": pairs.vectors(system), "_idx_i": i, "_idx_j": j}
+            h = self.net(inputs)["scalar_representation"]
+            return torch.zeros(system.n_systems).index_add(0, system.batch, self.out(h)[:, 0])
+
+    return Peer()
+
+
+def main() -> None:
+    """Measure and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="SchNet-64 alone, short times")
+    quick = parser.parse_args().quick
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    budget = 0.2 if quick else 1.0
+    systems = {"22 atoms x 1": alanine(1), "22 atoms x 100": alanine(100), "1000 beads": liquid()}
+    lists = {k: neighbors(s, CUTOFF) for k, s in systems.items()}
+    models: dict[str, Any] = {"SchNet-64": lambda: SchNet(CUTOFF, 64)}
+    if not quick:
+        models |= {
+            "SchNet-128": lambda: SchNet(CUTOFF, 128),
+            "PaiNN-64": lambda: PaiNN(CUTOFF, 64),
+            "PaiNN-128": lambda: PaiNN(CUTOFF, 128),
+        }
+    rows = []
+    for task, kind in (("", evaluation), (", training", training)):
+        for name, make in models.items():
+            for where, system in systems.items():
+                if task and where != "22 atoms x 100":
+                    continue
+                rows.append(row(name + task, where, make(), kind, system, lists[where], budget))
+    notes = (
+        "Structures per second of CPU time on one thread, float32, cutoff 5 A, lists given; median of 5. `ratio` is to the plain "
+        "SchNet of the same weights in the same run (every directed pair has its filters). The last two columns were measured "
+        "earlier on another machine of this kind and serve as orientation: best Python peer (schnetpack 2.2.0 or torchmd-net 3.1), "
+        "a 40-line SchNet. Directed pairs: " + ", ".join(f"{k}: {len(v)}" for k, v in lists.items()) + "."
+    )
+    record("nn_speed", rows, "python benchmarks/nn_speed.py" + (" --quick" if quick else ""), notes)
+
+
+def row(name: str, where: str, model: Any, kind: Any, system: System, pairs: Pairs, budget: float) -> dict[str, Any]:
+    """One line of the table: our network, the plain one and the peer on the same input."""
+    seconds = cpu_time(kind(model, system, pairs), budget)
+    plain = cpu_time(kind(PlainSchNet(model), system, pairs), budget) if isinstance(model, SchNet) else None
+    peer_model = schnetpack_model(model.features) if isinstance(model, SchNet) else None
+    peer = cpu_time(kind(peer_model, system, pairs), budget) if peer_model is not None else None
+    best, handwritten = FLOOR.get((name, where), (None, None))
+    return {
+        "network": name,
+        "system": where,
+        "parameters": model.n_parameters,
+        "structures/s": system.n_systems / seconds,
+        "plain": system.n_systems / plain if plain else None,
+        "ratio": plain / seconds if plain else None,
+        "schnetpack, same run": system.n_systems / peer if peer else None,
+        "best peer, elsewhere": best,
+        "plain, elsewhere": handwritten,
+    }
+
+
+if __name__ == "__main__":
+    main()
