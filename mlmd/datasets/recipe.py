@@ -73,9 +73,15 @@ class Recipe:
     engine: Callable[[], str]
 
     def collect(self, *folders: str | Path, skip: int = 0, n_frames: int | None = None) -> Frames:
-        """Frames of the given runs one after another, without the first ``skip`` of each, at most ``n_frames`` in all."""
+        """Frames of the given runs one after another, without the first ``skip`` of each, at most ``n_frames`` in all.
+
+        Raises:
+            ValueError: if a folder holds no run, or nothing would be left.
+        """
         runs = [read_chunks(f) for f in folders]
         size = [len(r["energies"]) - skip for r in runs]
+        if skip < 0 or min(size) < 1 or (n_frames is not None and n_frames < 1):
+            raise ValueError(f"skip={skip}, n_frames={n_frames} leave nothing of runs with {[n + skip for n in size]} frames")
 
         def join(key: str, unit: float) -> torch.Tensor:
             return torch.cat([torch.from_numpy(r[key][skip:]) * unit for r in runs])[:n_frames]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 RING, LINK, CH = 1.395, 1.490, 1.085  # A: aromatic C-C, between rings, C-H; only the start of the relaxation
 TWIST = np.radians(55)  # of the outer rings against the inner one
 HYDROGEN_MASS = 3.0  # amu, while sampling: allows steps of 2 fs and leaves the distribution of positions as it is
-DT_FS, FRAME_STEPS, FRICTION_PER_PS = 2.0, 25, 2.0
+DT_FS, FRAME_STEPS, FRICTION_PER_PS = 2.0, 15, 2.0
 METHOD = "GFN2-xTB"
 
 INFO = DatasetInfo(

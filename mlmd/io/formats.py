@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 POSITION_KEYS = ("positions", "coordinates", "coords", "coord", "R", "xyz", "pos", "x")
 FORCE_KEYS = ("forces", "force", "F", "f")
 ENERGY_KEYS = ("energies", "energy", "E", "U")
+IN_ANGSTROM = (
+    ".dcd", ".pdb", ".ent", ".cif", ".nc", ".ncdf", ".netcdf", ".mdcrd", ".crd", ".rst7", ".ncrst", ".lammpstrj", ".arc"
+)  # fmt: skip
 CELL_KEYS = ("cell", "box", "lattice", "unitcell_vectors")
 NUMBER_KEYS = ("z", "Z", "numbers", "atomic_numbers", "nuclear_charges", "species")
 
@@ -117,7 +120,7 @@ def mdtraj_file(path: Path, topology: mdtraj.Topology | None, stride: int, said:
         raise unreadable(path, error) from error
     if topology is not None:
         same_atoms(path, t.n_atoms, topology)
-    native = "A" if path.suffix.lower() in (".dcd", ".nc", ".pdb", ".ent", ".cif") else "nm"
+    native = "A" if path.suffix.lower() in IN_ANGSTROM else "nm"
     return _relabel(from_mdtraj(t), native, said.length)
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from mlmd import datasets, units
+from mlmd.datasets import propane
 from mlmd.datasets.registry import RECIPES
 
 SHIPPED = [d for d in datasets.available() if d.ships]
@@ -55,3 +56,13 @@ def test_no_frames_cannot_be_generated(tmp_path):
 def test_collecting_from_an_empty_folder_says_what_is_missing(tmp_path):
     with pytest.raises(ValueError, match=r"holds no chunk_\*\.npz: generate the data first"):
         datasets.collect("propane", tmp_path)
+
+
+@pytest.mark.parametrize("arguments", [{"skip": 500}, {"skip": -1}, {"n_frames": 0}])
+def test_collecting_nothing_is_refused(tmp_path, monkeypatch, arguments):
+    pytest.importorskip("openmm")
+    monkeypatch.setattr(propane, "FRAME_PS", 0.004)
+    for _ in datasets.generate("propane", n_frames=1, folder=tmp_path):
+        pass
+    with pytest.raises(ValueError, match=r"leave nothing of runs with \[200\] frames"):
+        datasets.collect("propane", tmp_path, **arguments)

@@ -1,6 +1,9 @@
 """Samplers give the canonical ensemble, the same one for the same seed, interrupted or not."""
 
 import json
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -92,3 +95,31 @@ def test_collected_frames_have_internal_units_and_equal_energies(tmp_path, monke
     energy = context.getState(getEnergy=True).getPotentialEnergy()._value * units.kJ_mol
     assert energy == pytest.approx(float(frames.energies[2]), abs=1e-4)
     assert frames.provenance["runs"][0]["seed"] == 1
+
+
+SLOW_RUN = """
+import sys, time, numpy as np
+from mlmd import units
+from mlmd.datasets.langevin import langevin
+def forces():
+    def f(x):
+        time.sleep(1e-4)
+        return 0.0, -5.0 * x
+    return f
+list(langevin(forces, np.full(8, 12 * units.amu), np.zeros((8, 3)), sys.argv[1], temperature=300.0, n_frames=60, frame_steps=10,
+              dt_fs=4.0, friction_per_ps=20.0, frames_per_chunk=4, seed=3))
+"""
+
+
+def test_a_killed_process_loses_no_finished_chunk_and_continues_as_if_nothing_had_been(tmp_path):
+    folder, whole = tmp_path / "killed", tmp_path / "whole"
+    process = subprocess.Popen([sys.executable, "-c", SLOW_RUN, str(folder)])
+    while len(list(folder.glob("chunk_*"))) < 3 and process.poll() is None:
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    kept = len(read_chunks(folder)["energies"])
+    assert 12 <= kept < 60
+    run_harmonic(folder, n_frames=60)
+    run_harmonic(whole, n_frames=60)
+    assert np.array_equal(read_chunks(folder)["positions"], read_chunks(whole)["positions"])
