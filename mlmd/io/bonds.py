@@ -23,41 +23,45 @@ STRETCH = 1.25  # a pair closer than this times the sum of its radii counts as b
 _METALS = {3, 11, 19, 12, 20}  # ions in molecular simulations: no bonds are guessed to them
 
 
-def radii(topology: mdtraj.Topology) -> Tensor:
-    """Covalent radius of every atom in A, (N,); NaN for beads and for elements without an entry."""
-    numbers = [a.element.atomic_number if a.element is not None else 0 for a in topology.atoms]
+def atomic_numbers(topology: mdtraj.Topology) -> list[int]:
+    """Atomic number of every particle; 0 for beads."""
+    return [a.element.atomic_number if a.element is not None else 0 for a in topology.atoms]
+
+
+def radii(numbers: list[int]) -> Tensor:
+    """Covalent radii in A, (N,); NaN for beads and for elements without an entry."""
     return torch.tensor([RADII.get(z, float("nan")) for z in numbers], dtype=torch.float64)
 
 
-def guess_bonds(positions: Tensor, topology: mdtraj.Topology, cell: Tensor | None = None) -> list[tuple[int, int]]:
+def unbonded(topology: mdtraj.Topology) -> list[int]:
+    """Atoms of residues with several atoms and no bond at all: molecules of which the file names no bonds."""
+    bonded = {a.residue.index for bond in topology.bonds for a in bond}
+    return [a.index for r in topology.residues if r.index not in bonded and r.n_atoms > 1 for a in r.atoms]
+
+
+def guess_bonds(positions: Tensor, numbers: list[int], cell: Tensor | None = None) -> list[tuple[int, int]]:
     """Pairs of atoms closer than 1.25 times the sum of their covalent radii.
 
     Args:
-        positions: (N, 3), A; cell: (3, 3), A, or None.
+        positions: (N, 3), A; numbers: N atomic numbers; cell: (3, 3), A, or None.
 
     Returns:
         sorted pairs i < j; hydrogen gets one bond at most (its nearest).
     """
-    r = radii(topology)
+    r = radii(numbers)
     if len(r) < 2 or not bool(torch.isfinite(r).any()):
         return []
-    cutoff = STRETCH * 2 * float(r[torch.isfinite(r)].max())
     system = System.single(positions.double(), cell=None if cell is None else cell.double())
-    pairs = neighbors(system, cutoff)
+    pairs = neighbors(system, STRETCH * 2 * float(r[torch.isfinite(r)].max()))
     i, j = pairs.index
     distance = pairs.distances(system)
-    z = [a.element.atomic_number if a.element is not None else 0 for a in topology.atoms]
-    close = [
-        (float(d), a, b)
-        for d, a, b, limit in zip(distance.tolist(), i.tolist(), j.tolist(), (STRETCH * (r[i] + r[j])).tolist(), strict=True)
-        if a < b and d < limit and z[a] not in _METALS and z[b] not in _METALS
-    ]
+    bondable = torch.tensor([z not in _METALS for z in numbers])
+    near = (i < j) & (distance < STRETCH * (r[i] + r[j])) & bondable[i] & bondable[j]
     taken: set[int] = set()
-    bonds = []
-    for _, a, b in sorted(close):
-        hydrogens = {k for k in (a, b) if z[k] == 1}
-        if hydrogens & taken:
-            continue
-        taken |= hydrogens
-        bonds.append((a, b))
+    bonds: set[tuple[int, int]] = set()
+    for _, a, b in sorted(zip(distance[near].tolist(), i[near].tolist(), j[near].tolist(), strict=True)):
+        hydrogens = {k for k in (a, b) if numbers[k] == 1}
+        if not hydrogens & taken:
+            taken |= hydrogens
+            bonds.add((a, b))
     return sorted(bonds)

@@ -18,7 +18,7 @@ from torch import Tensor
 from mlmd import units
 from mlmd.cell import minimum_image
 from mlmd.frames import Frames, as_numpy
-from mlmd.io.bonds import radii
+from mlmd.io.bonds import atomic_numbers, radii
 from mlmd.io.unit_names import FORCE, LENGTH, nearest
 from mlmd.io.virial import N_BLOCKS, molecules, virial
 
@@ -181,7 +181,7 @@ def _bond_vectors(frames: Frames) -> Tensor:
 
 
 def _bond_ratios(frames: Frames) -> Tensor:
-    r, bonds = radii(frames.topology), torch.tensor(frames.bonds).reshape(-1, 2)
+    r, bonds = radii(atomic_numbers(frames.topology)), torch.tensor(frames.bonds).reshape(-1, 2)
     return _bond_vectors(frames).norm(dim=-1) / (r[bonds[:, 0]] + r[bonds[:, 1]])
 
 
@@ -192,7 +192,7 @@ def _neighbour_ratios(frames: Frames) -> Tensor:
         return torch.empty(0)
     x = as_numpy(frames.positions[0].double())
     distance, index = cKDTree(x).query(x, k=2)
-    r = radii(frames.topology)
+    r = radii(atomic_numbers(frames.topology))
     return torch.from_numpy(distance[:, 1]) / (r + r[torch.from_numpy(index[:, 1])])
 
 
@@ -293,7 +293,7 @@ def rigid_bonds(frames: Frames, *, spread: float = 0.012) -> list[tuple[int, int
     """
     if len(frames) < 25 or not frames.bonds:
         return []
-    z = [a.element.atomic_number if a.element is not None else 0 for a in frames.topology.atoms]
+    z = atomic_numbers(frames.topology)
     deviation = _bond_vectors(frames).norm(dim=-1).std(0)
     return [(i, j) for (i, j), s in zip(frames.bonds, deviation.tolist(), strict=True) if 1 in (z[i], z[j]) and s < spread]
 

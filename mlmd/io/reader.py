@@ -13,7 +13,7 @@ import torch
 from mlmd import units
 from mlmd.frames import Frames
 from mlmd.io import checks
-from mlmd.io.bonds import guess_bonds
+from mlmd.io.bonds import atomic_numbers, guess_bonds, unbonded
 from mlmd.io.formats import (
     FORCE_KEYS,
     POSITION_KEYS,
@@ -238,14 +238,17 @@ def _with_forces(
 
 
 def _bonded(frames: Frames, source: checks.Source) -> Frames:
-    """Add bonds from distances where the topology has none, if lengths make sense."""
-    if frames.bonds or checks.is_slipped(checks.check_lengths(frames, source)):
+    """Add bonds from distances to molecules of which the topology names none, if lengths make sense."""
+    bare = unbonded(frames.topology)
+    if not bare or checks.is_slipped(checks.check_lengths(frames, source)):
         return frames
-    topology = frames.topology.copy()
+    topology, numbers = frames.topology.copy(), atomic_numbers(frames.topology)
     atoms = list(topology.atoms)
-    for i, j in guess_bonds(frames.positions[0], topology, None if frames.cell is None else frames.cell[0]):
-        topology.add_bond(atoms[i], atoms[j])
-    return replace(frames, topology=topology, provenance={**frames.provenance, "bonds": "from distances in the first frame"})
+    cell = None if frames.cell is None else frames.cell[0]
+    for i, j in guess_bonds(frames.positions[0, bare], [numbers[k] for k in bare], cell):
+        topology.add_bond(atoms[bare[i]], atoms[bare[j]])
+    note = f"from distances in the first frame, for {len(bare)} atoms"
+    return replace(frames, topology=topology, provenance={**frames.provenance, "bonds": note})
 
 
 def _constraints(constraints: Any, frames: Frames) -> torch.Tensor | None:
@@ -255,7 +258,7 @@ def _constraints(constraints: Any, frames: Frames) -> torch.Tensor | None:
         if constraints == "detect":
             pairs = checks.rigid_bonds(frames)
         elif constraints == "h-bonds":
-            z = [a.element.atomic_number if a.element is not None else 0 for a in frames.topology.atoms]
+            z = atomic_numbers(frames.topology)
             pairs = [(i, j) for i, j in frames.bonds if 1 in (z[i], z[j])]
         else:
             raise ValueError(f'constraints={constraints!r}: use "detect", "h-bonds" or an array of pairs (C, 2)')
