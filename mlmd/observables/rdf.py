@@ -73,6 +73,7 @@ def rdf(
     if types is None and isinstance(frames, Frames):
         types = frames.types
     n = x.shape[1]
+    types = None if types is None else torch.as_tensor(types).cpu()
     groups, n_pairs = _groups(n, pairs, types, between)
     removed = _excluded(n, exclude, pairs, types, between)
     n_pairs -= len(removed)
@@ -119,9 +120,11 @@ def _positions_and_cells(frames: Frames | Tensor, cell: Tensor | None) -> tuple[
         raise ValueError(f"positions has shape {tuple(x.shape)}: give at least one frame")
     if cell is None:
         raise ValueError("cell is missing: g(r) needs a periodic box; use distance_density for isolated molecules")
-    cell = torch.as_tensor(cell, device=x.device).double()
+    if not bool(torch.isfinite(x).all()):
+        raise ValueError("positions are not finite: remove those frames")
+    cell = torch.as_tensor(cell).double().cpu()
     cell = torch.diag(cell) if cell.ndim == 1 else cell
-    return x.detach(), cell.expand(*x.shape[:-2], 3, 3)
+    return x.detach().cpu(), cell.expand(*x.shape[:-2], 3, 3)
 
 
 def _grids(r_min: float, r_max: float, bins: int, smooth: bool) -> tuple[Array, Array]:

@@ -20,6 +20,7 @@ class Terms:
     dihedrals: Tensor
 
     def to(self, device: Any) -> Terms:
+        """The same terms on another device."""
         return Terms(self.bonds.to(device), self.angles.to(device), self.dihedrals.to(device))
 
 

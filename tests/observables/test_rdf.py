@@ -155,6 +155,8 @@ def test_what_cannot_be_counted_is_refused(change: dict, word: str) -> None:
         rdf(x, arguments.pop("cell"), **arguments)
 
 
-def test_no_frames_are_refused() -> None:
+def test_no_frames_and_broken_frames_are_refused() -> None:
+    with pytest.raises(ValueError, match="not finite"):
+        rdf(torch.full((2, 5, 3), torch.nan), torch.eye(3), r_max=0.1)
     with pytest.raises(ValueError, match="at least one frame"):
         rdf(torch.zeros(0, 5, 3), torch.eye(3), r_max=0.1)
