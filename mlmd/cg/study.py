@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from mlmd.cg.mapping import Mapping
 from mlmd.cg.priors import MIN_FRAMES, Priors, fit_priors, single_molecules
 from mlmd.cg.relative_entropy import refine, suggested_time_step
 from mlmd.frames import Frames
-from mlmd.md import Langevin, produce, read_production, rest, thermal_velocities
+from mlmd.md import Langevin, Recorder, produce, read_production, rest, simulate, thermal_velocities
 from mlmd.nn.painn import PaiNN
 from mlmd.nn.schnet import SchNet
 from mlmd.observables.coordinates import Coordinate
@@ -35,6 +36,7 @@ from mlmd.potentials.compose import Sum
 
 Log = dict[str, Any]
 MAPPINGS = ("learned", "residue", "sequence", "backbone", "alpha_carbon", "random", "molecule", "identity")
+PRIOR_PS = 10.0  # length of the run with the prior alone
 POTENTIALS = ("invariant", "schnet", "painn", "prior")
 
 
@@ -180,6 +182,11 @@ class Study:
         return self._result("priors", "fit_priors")
 
     @property
+    def prior_comparison(self) -> Comparison:
+        """Distributions of a short run with the prior alone."""
+        return self._result("prior_comparison", "fit_priors")
+
+    @property
     def potential(self) -> Any:
         """The present potential: the prior, then with the matched network, then refined."""
         return self._result("potential", "fit_priors")
@@ -232,6 +239,23 @@ class Study:
             self._set("priors", priors)
             self._set("potential", priors.potential)
             yield self._note("priors", terms=len(priors.report))
+            self._set("prior_comparison", self._prior_run())
+            surface = self.prior_comparison.surface
+            yield self._note("priors", js=surface.js if surface else float("nan"))
+
+    def _prior_run(self) -> Comparison:
+        """A short run with the prior alone, from reference frames: it has to be stable and roughly in place before anything is trained."""
+        s, beads = self.settings, self.beads
+        generator = torch.Generator().manual_seed(s.seed + 2000)
+        system = batch_of(beads, torch.randint(len(beads), (min(s.replicas, len(beads)),), generator=generator))
+        state = rest(system, thermal_velocities(system.to("cpu"), self.kT, generator).to(self.device))
+        dt = s.time_step or suggested_time_step(self.potential, beads)
+        recorder = Recorder(max(1, round(s.sample_ps * units.ps / dt)))
+        steps = recorder.every * max(1, round(min(PRIOR_PS, s.simulate_ps) / s.sample_ps))
+        noise = torch.Generator(self.device).manual_seed(s.seed + 3000)
+        integrator = Langevin(dt, self.kT, s.friction / units.ps)
+        deque(simulate(state, self.potential, integrator, steps, every=steps, report=[recorder], generator=noise), maxlen=0)
+        return compare(beads.to("cpu"), recorder.positions(), kT=self.kT, cvs=self.cvs, discard=0.5, seed=s.seed)
 
     def train(self) -> Iterator[Log]:
         """Force matching of the network on what the prior leaves; nothing to do without forces (``forces`` is None then)."""
@@ -361,8 +385,9 @@ class Study:
 
     def _set(self, name: str, value: Any) -> None:
         """Store a result and forget those that depended on an earlier one of that name, so that nothing stale is ever shown."""
-        order = ["mapping", "beads", "cvs", "priors", "potential", "forces", "samples", "comparison"]
-        for later in order[order.index(name) + 1 :]:
+        order = ["mapping", "beads", "cvs", "priors", "potential", "prior_comparison", "forces", "samples", "comparison"]
+        keep = {"prior_comparison"} if name == "potential" else set()  # it belongs to the prior, not to what comes on top
+        for later in set(order[order.index(name) + 1 :]) - keep:
             self._results.pop(later, None)
         self._results[name] = value
 

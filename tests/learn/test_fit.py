@@ -139,5 +139,5 @@ def test_a_damaged_checkpoint_is_detected_and_the_previous_one_used(tmp_path, da
 def test_when_all_checkpoints_are_damaged_it_says_so(tmp_path):
     save_checkpoint(tmp_path, 1, {"step": 1})
     (tmp_path / "step_00000001.npz").write_bytes(b"not a checkpoint")
-    with pytest.warns(UserWarning), pytest.raises(BrokenCheckpoint, match="no checkpoint in"):
+    with pytest.warns(UserWarning, match="cannot be read"), pytest.raises(BrokenCheckpoint, match="no checkpoint in"):
         load_latest(tmp_path)
