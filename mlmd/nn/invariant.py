@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from mlmd.potentials.bonded import Law
+from mlmd.potentials.bonded import Law, Values
 from mlmd.store import configurable
 
 
@@ -61,3 +61,29 @@ class InvariantNet(Law):
         for layer in self.hidden:
             h = torch.tanh(layer(h))
         return self.out(h)[:, 0]
+
+    def add_slopes(self, values: Values, slopes: Values) -> Tensor:
+        """Back-propagation written out: about half the cost of the autograd engine for networks this small."""
+        distances, angles, dihedrals = values
+        h = ((self.features(*values) - self.mean) / self.scale).T
+        activations = []
+        for layer in self.hidden:
+            h = torch.tanh(layer(h))
+            activations.append(h)
+        g = self.out.weight.expand(len(h), -1)
+        for layer, h in zip(reversed(self.hidden), reversed(activations)):
+            g = (g - g * h * h) @ layer.weight  # type: ignore[operator]
+        g = g.T / self.scale
+        p, a, d = len(distances), len(angles), len(self.angle_rows)
+        dr, dcos, dc, ds = g.split([p, a, d, d])
+        slopes[0].add_(dr)
+        sine, proper = angles.sin(), dihedrals[:d]
+        slopes[1].addcmul_(dcos, sine, value=-1)
+        if d:
+            first, second = self.angle_rows.unbind(1)
+            s1, s2, cos, sin = sine[first], sine[second], proper.cos(), proper.sin()
+            weight_slope = dc * cos + ds * sin
+            slopes[1].index_add_(0, first, weight_slope * s2 * angles[first].cos())
+            slopes[1].index_add_(0, second, weight_slope * s1 * angles[second].cos())
+            slopes[2][:d].addcmul_(s1 * s2, ds * cos - dc * sin)
+        return self.out(activations[-1])[:, 0]

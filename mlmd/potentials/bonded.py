@@ -14,6 +14,7 @@ from mlmd.store import configurable
 from mlmd.system import System
 
 Values = tuple[Tensor, Tensor, Tensor]
+KINDS = ("distances", "angles", "dihedrals")
 
 
 class Law(nn.Module):
@@ -22,6 +23,17 @@ class Law(nn.Module):
     def forward(self, distances: Tensor, angles: Tensor, dihedrals: Tensor) -> Tensor:
         """(P, M), (A, M), (D, M) -> energy (M,)."""
         raise NotImplementedError
+
+    def add_slopes(self, values: Values, slopes: Values) -> Tensor:
+        """Energy (M,) without a graph; dE/dq is added to ``slopes`` in place. Overridden where a closed form is faster."""
+        with torch.enable_grad():
+            leaves = [v.detach().requires_grad_() for v in values]
+            energy = self(*leaves)
+            grads = torch.autograd.grad(energy.sum(), leaves, allow_unused=True)
+        for slope, grad in zip(slopes, grads):
+            if grad is not None:
+                slope += grad
+        return energy.detach()
 
 
 def _rows(rows: Tensor | Sequence[int]) -> Tensor:
@@ -41,9 +53,19 @@ class _PerCoordinate(Law):
     def u(self, q: Tensor) -> Tensor:
         raise NotImplementedError
 
+    def u_and_slope(self, q: Tensor) -> tuple[Tensor, Tensor]:
+        """u and du/dq, (K, M) each, without a graph."""
+        raise NotImplementedError
+
     def forward(self, distances: Tensor, angles: Tensor, dihedrals: Tensor) -> Tensor:
-        q = {"distances": distances, "angles": angles, "dihedrals": dihedrals}[self.kind]
+        q = (distances, angles, dihedrals)[KINDS.index(self.kind)]
         return self.u(q.index_select(0, self.rows)).sum(0)
+
+    def add_slopes(self, values: Values, slopes: Values) -> Tensor:
+        k = KINDS.index(self.kind)
+        u, slope = self.u_and_slope(values[k].index_select(0, self.rows))
+        slopes[k].index_add_(0, self.rows, slope)
+        return u.sum(0)
 
 
 @configurable
@@ -56,6 +78,11 @@ class HarmonicBonds(_PerCoordinate):
 
     def u(self, q: Tensor) -> Tensor:
         return 0.5 * self.k * (q - self.r0).square()
+
+    def u_and_slope(self, q: Tensor) -> tuple[Tensor, Tensor]:
+        d = q - self.r0
+        slope = self.k * d
+        return 0.5 * slope * d, slope
 
 
 @configurable
@@ -70,6 +97,11 @@ class HarmonicAngles(_PerCoordinate):
 
     def u(self, q: Tensor) -> Tensor:
         return 0.5 * self.k * (q - self.theta0).square()
+
+    def u_and_slope(self, q: Tensor) -> tuple[Tensor, Tensor]:
+        d = q - self.theta0
+        slope = self.k * d
+        return 0.5 * slope * d, slope
 
 
 @configurable
@@ -87,6 +119,10 @@ class CosineAngles(_PerCoordinate):
 
     def u(self, q: Tensor) -> Tensor:
         return 0.5 * self.k * (q.cos() - self.c0).square()
+
+    def u_and_slope(self, q: Tensor) -> tuple[Tensor, Tensor]:
+        d = q.cos() - self.c0
+        return 0.5 * self.k * d.square(), -self.k * d * q.sin()
 
 
 @configurable
@@ -107,6 +143,12 @@ class FourierDihedrals(_PerCoordinate):
         angle = q[..., None] * n
         return (self.a[:, None] * angle.cos() + self.b[:, None] * angle.sin()).sum(-1)
 
+    def u_and_slope(self, q: Tensor) -> tuple[Tensor, Tensor]:
+        n = torch.arange(1, self.a.shape[1] + 1, dtype=q.dtype, device=q.device)
+        angle = q[..., None] * n
+        cos, sin, a, b = angle.cos(), angle.sin(), self.a[:, None], self.b[:, None]
+        return (a * cos + b * sin).sum(-1), ((b * n) * cos - (a * n) * sin).sum(-1)
+
 
 @configurable
 class PowerRepulsion(_PerCoordinate):
@@ -119,6 +161,10 @@ class PowerRepulsion(_PerCoordinate):
 
     def u(self, q: Tensor) -> Tensor:
         return self.epsilon * (self.sigma / q) ** self.power
+
+    def u_and_slope(self, q: Tensor) -> tuple[Tensor, Tensor]:
+        u = self.u(q)
+        return u, -self.power * u / q
 
 
 @configurable
@@ -157,13 +203,25 @@ class Bonded(nn.Module):
 
     def from_geometry(self, geometry: Geometry, *, create_graph: bool) -> tuple[Tensor, Tensor]:
         """(energy per molecule (M,), forces (N, 3)) of stored geometries; with a graph they can train the laws' parameters."""
+        values = (geometry.distances, geometry.angles, geometry.dihedrals)
+        energy, slopes = self._graph_slopes(values) if create_graph else self._closed_slopes(values)
+        return energy, -self.coordinates.pull_back(geometry, slopes)
+
+    def _graph_slopes(self, values: Values) -> tuple[Tensor, Values]:
         with torch.enable_grad():
-            values = tuple(v.detach().requires_grad_() for v in (geometry.distances, geometry.angles, geometry.dihedrals))
-            energy = self.energy(values)  # type: ignore[arg-type]
-            grads = torch.autograd.grad(energy.sum(), values, create_graph=create_graph, allow_unused=True)
-        slopes = tuple(torch.zeros_like(v) if g is None else g for g, v in zip(grads, values))
-        forces = -self.coordinates.pull_back(geometry, slopes)  # type: ignore[arg-type]
-        return (energy, forces) if create_graph else (energy.detach(), forces)
+            leaves = [v.detach().requires_grad_() for v in values]
+            energy = self.energy((leaves[0], leaves[1], leaves[2]))
+            grads = torch.autograd.grad(energy.sum(), leaves, create_graph=True, allow_unused=True)
+        r, theta, phi = (torch.zeros_like(v) if g is None else g for g, v in zip(grads, values))
+        return energy, (r, theta, phi)
+
+    @torch.no_grad()
+    def _closed_slopes(self, values: Values) -> tuple[Tensor, Values]:
+        slopes = (torch.zeros_like(values[0]), torch.zeros_like(values[1]), torch.zeros_like(values[2]))
+        energy = values[0].new_zeros(values[0].shape[1])
+        for law in self.laws:
+            energy += law.add_slopes(values, slopes)  # type: ignore[operator]
+        return energy, slopes
 
     def _per_system(self, energy: Tensor, system: System) -> Tensor:
         if system.size is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from potentials import POTENTIALS, Row, pairs_for, system_for
+from tests.contracts.potentials import POTENTIALS, Row, pairs_for, system_for
 from torch import Tensor, nn
 
 from mlmd.forces import Evaluation, energy_forces
