@@ -13,6 +13,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from record import record
 
 from mlmd import units
 from mlmd.cg import autoencoder, force_map, mapping
-from mlmd.cg.groups import fragments
+from mlmd.cg.groups import fragments, united_atoms
 from mlmd.cg.mapping import Mapping
 from mlmd.frames import Frames
 
@@ -31,7 +32,8 @@ RANDOM_SEEDS = 20
 DEFINITIONS = """\
 RMSD: sqrt of the mean over atoms and frames of |x - D M x|^2, unaligned, D the best linear decoder whose rows sum to one, fitted on
 the learning frames. "bound": the least RMSD that any linear encoder and decoder with that many beads reaches on the learning
-frames (principal components). <F^2>: mean over beads and frames of |sum of atomic forces|^2, in (kcal/mol/A)^2, summed over x, y, z.
+frames (principal components). "connected": pieces beyond one per bead cost 1 A^2 in the loss; "united atoms": hydrogens stay with
+their heavy atom. <F^2>: mean over beads and frames of |sum of atomic forces|^2, in (kcal/mol/A)^2, summed over x, y, z.
 "pieces": connected sets of atoms, equal to the beads if every bead hangs together."""
 
 
@@ -68,18 +70,25 @@ def load(name: str) -> Frames:
 def table(fit: Frames, test: Frames, args: argparse.Namespace) -> Iterator[dict]:
     for n in args.beads:
         bound = autoencoder.statistics(fit).linear_bound(n) ** 0.5
-        for name, options in LEARNED.items():
+        for name, options in learnable(fit, n).items():
             found, seconds = zip(*(learned(fit, n, seed=s, **options) for s in range(args.seeds)), strict=True)
             yield line(n, name, bound, [measure(r.mapping, fit, test) for r in found], float(np.mean(seconds)))
         for name, maps in hand_made(fit, n).items():
             yield line(n, name, bound, [measure(m, fit, test) for m in maps], None)
 
 
-LEARNED: dict[str, dict] = {
-    "learned": {},
-    f"learned, rho={FORCE_WEIGHT:g}": {"rho": FORCE_WEIGHT / FORCE2},
-    "learned, connected": {"disconnected_penalty": 1.0},
-}
+def learnable(fit: Frames, n: int) -> dict[str, dict]:
+    """Options of the auto-encoder by the name of the row; united atoms only where they are enough for n beads."""
+    rows: dict[str, dict] = {
+        "learned": {},
+        f"learned, rho={FORCE_WEIGHT:g}": {"rho": FORCE_WEIGHT / FORCE2},
+        "learned, connected": {"disconnected_penalty": 1.0},
+    }
+    mol = mapping.molecule_of(fit)
+    pairs = united_atoms(mol.elements, mol.bonds)
+    if n <= mol.n - len(pairs):
+        rows["learned, connected, united atoms"] = {"disconnected_penalty": 1.0, "together": pairs}
+    return rows
 
 
 def hand_made(fit: Frames, n: int) -> dict[str, list[Mapping]]:
@@ -91,7 +100,7 @@ def hand_made(fit: Frames, n: int) -> dict[str, list[Mapping]]:
     }
 
 
-def learned(fit: Frames, n: int, **options: float) -> tuple[autoencoder.AutoencoderResult, float]:
+def learned(fit: Frames, n: int, **options: Any) -> tuple[autoencoder.AutoencoderResult, float]:
     start = time.perf_counter()
     result = autoencoder.learn(fit, n, **options)
     return result, time.perf_counter() - start

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ from mlmd.cg import groups as grouping
 from mlmd.cg import mapping as maps
 from mlmd.cg.force_map import rigid_groups
 from mlmd.cg.mapping import Mapping, Weighting, molecule_of
-from mlmd.cg.partition import improve, one_hot, repair
+from mlmd.cg.partition import count_pieces, improve, one_hot, repair
 from mlmd.frames import Frames
 
 MAX_SEARCHES = 16  # different ends of annealing from which the discrete search starts, the best ones first
@@ -129,10 +130,14 @@ class Objective:
         if self.rho:
             loss = loss + self.rho * self.statistics.mean_square_force(c)
         if self.penalty:
-            rows = self.atom_labels(labels).reshape(-1, c.shape[-1]).numpy()
-            pieces = [sum(grouping.fragments(row, self.bonds).values()) for row in rows]
-            loss = loss + self.penalty * (torch.tensor(pieces, dtype=loss.dtype).reshape(loss.shape) - n_beads)
+            loss = loss + self.penalty * (count_pieces(self.atom_labels(labels), self.bonds) - n_beads)
         return loss
+
+    @cached_property
+    def unit_bonds(self) -> list[tuple[int, int]]:
+        """Bonds between units."""
+        unit = self.units.argmax(0).tolist()
+        return sorted({(min(unit[i], unit[j]), max(unit[i], unit[j])) for i, j in self.bonds if unit[i] != unit[j]})
 
     def atom_labels(self, labels: Tensor) -> Tensor:
         """Labels of the atoms (..., N) from those of the units (..., U)."""
@@ -272,8 +277,8 @@ def learn_mapping(
     """Learn which atoms share a bead; yields logs, the last with the result.
 
     Two phases: reconstruction only for the first quarter of the steps, then with the force term. All restarts run side by side.
-    At the end every atom goes to its largest weight, and single moves and swaps of atoms lower the same loss as far as they can,
-    starting from every restart and (``hand_made``) from the sequence, backbone and residue maps, so that the result is never
+    At the end every atom goes to its largest weight, and moves, swaps and regroupings of atoms lower the same loss as far as they
+    can, starting from every restart and (``hand_made``) from the sequence, backbone and residue maps, so that the result is never
     worse than those. What annealing alone reached is kept in the result.
 
     Args:
@@ -461,7 +466,7 @@ def _select(objective: Objective, choices: Tensor, n_beads: int, starts: dict[st
     distinct = {tuple(_by_first_atom(annealed[r])[0].tolist()): r for r in np.argsort(before)[::-1]}
     promising = sorted(distinct.values(), key=lambda r: before[r])[:MAX_SEARCHES]
     named = [("annealing", int(r), annealed[r]) for r in promising] + [(name, restart, a) for name, a in starts.items()]
-    ends = [improve(a, n_beads, loss) if search else a for _, _, a in named]
+    ends = [improve(a, n_beads, loss, objective.unit_bonds) if search else a for _, _, a in named]
     values = [float(loss(a)) for a in ends]
     best = int(np.argmin(values))
     name, source, _ = named[best]

@@ -1,15 +1,18 @@
-"""Search among partitions: single moves and swaps that lower a loss of hard assignments."""
+"""Search among partitions of a graph: moves, swaps and regroupings that lower a loss of hard assignments."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-Loss = Callable[[Tensor], Tensor]  # labels (K, U) -> (K,)
+from mlmd.cg.groups import neighbours
 
-MAX_UNITS_FOR_SWAPS = 64
+Loss = Callable[[Tensor], Tensor]  # labels (K, U) -> (K,)
+Bonds = Sequence[tuple[int, int]]
+
+MAX_UNITS_FOR_PAIRS = 64  # beyond, only single moves: the others grow with the square
 CHUNK = 2048
 
 
@@ -31,13 +34,13 @@ def repair(labels: Tensor, n_beads: int, loss: Loss) -> Tensor:
     return labels
 
 
-def improve(labels: Tensor, n_beads: int, loss: Loss, max_sweeps: int = 200) -> Tensor:
-    """Steepest descent over all moves of one unit and (up to 64 units) all swaps of two, until none lowers the loss."""
+def improve(labels: Tensor, n_beads: int, loss: Loss, bonds: Bonds = (), max_sweeps: int = 200) -> Tensor:
+    """Steepest descent over :func:`moves`, :func:`swaps` and :func:`regroupings`, until none lowers the loss."""
     best = float(loss(labels))
     for _ in range(max_sweeps):
         candidates = moves(labels, n_beads)
-        if len(labels) <= MAX_UNITS_FOR_SWAPS:
-            candidates = torch.cat([candidates, swaps(labels)])
+        if len(labels) <= MAX_UNITS_FOR_PAIRS:
+            candidates = torch.cat([candidates, swaps(labels), regroupings(labels, bonds)])
         if not len(candidates):
             return labels
         values = _evaluate(candidates, loss)
@@ -67,6 +70,51 @@ def swaps(labels: Tensor) -> Tensor:
     out, k = labels.repeat(len(i), 1), torch.arange(len(i))
     out[k, i], out[k, j] = labels[j], labels[i]
     return out
+
+
+def regroupings(labels: Tensor, bonds: Bonds) -> Tensor:
+    """All labels made by joining two bonded beads and cutting a bead in two at one of its bonds, (K, U)."""
+    start = labels.tolist()
+    adjacent = neighbours(len(start), bonds)
+    out = []
+    for a, b in sorted({(min(start[i], start[j]), max(start[i], start[j])) for i, j in bonds if start[i] != start[j]}):
+        joined = [a if k == b else k for k in start]
+        for i, j in bonds:
+            if joined[i] == joined[j]:
+                side = _side(joined, adjacent, i, j)
+                if j not in side:  # else a ring still holds the two ends together
+                    out.append([b if u in side else k for u, k in enumerate(joined)])
+    return torch.tensor(out, dtype=labels.dtype).reshape(-1, len(start))
+
+
+def _side(labels: list[int], adjacent: list[list[int]], start: int, barred: int) -> set[int]:
+    """The part of the bead of ``start`` that hangs together with it when the bond to ``barred`` is cut."""
+    seen, queue = {start}, [start]
+    for u in queue:
+        for v in adjacent[u]:
+            if labels[v] == labels[start] and v not in seen and (u, v) != (start, barred):
+                seen.add(v)
+                queue.append(v)
+    return seen
+
+
+def count_pieces(labels: Tensor, bonds: Bonds) -> Tensor:
+    """Number of connected pieces of all beads together, (...) from labels (..., N): the lowest index spreads along bonds."""
+    n = labels.shape[-1]
+    rows = labels.reshape(-1, n)
+    if not bonds:
+        return torch.full(labels.shape[:-1], n)
+    i, j = torch.tensor(list(bonds)).T
+    source, target = torch.cat([i, j]), torch.cat([j, i])
+    same = rows[:, source] == rows[:, target]
+    lowest = torch.arange(n).repeat(len(rows), 1)
+    for _ in range(n):
+        offered = torch.where(same, lowest[:, source], n)
+        after = lowest.scatter_reduce(1, target.expand(len(rows), -1), offered, "amin")
+        if torch.equal(after, lowest):
+            break
+        lowest = after
+    return (lowest == torch.arange(n)).sum(1).reshape(labels.shape[:-1])
 
 
 def _evaluate(candidates: Tensor, loss: Loss) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from mlmd.cg import autoencoder, mapping
 from mlmd.cg.autoencoder import Annealing, Objective, learn, learn_mapping, linear_decoder, reconstruction_error, statistics
 from mlmd.cg.groups import fragments, united_atoms
-from mlmd.cg.partition import improve, moves, one_hot, repair, swaps
+from mlmd.cg.partition import count_pieces, improve, moves, one_hot, regroupings, repair, swaps
 from mlmd.frames import Frames
 
 
@@ -306,6 +306,32 @@ def test_searches_leave_no_bead_empty():
     fixed = repair(torch.tensor([0, 0, 0, 0, 0]), 3, loss)
     assert set(fixed.tolist()) == {0, 1, 2}
     assert improve(labels, 3, loss).tolist() == [2, 1, 1, 1, 0]
+
+
+RING = [(0, 1), (1, 2), (2, 3), (3, 4), (4, 0), (4, 5), (5, 6)]
+
+
+def test_pieces_are_counted_for_many_partitions_at_once():
+    labels = torch.randint(3, (50, 7), generator=torch.Generator().manual_seed(0))
+    expected = [sum(fragments(row, RING).values()) for row in labels.tolist()]
+    assert count_pieces(labels, RING).tolist() == expected
+    assert count_pieces(labels[0], RING).tolist() == expected[0]
+
+
+def test_regroupings_keep_beads_whole_and_reach_every_partition_of_a_chain():
+    """Cuts of a chain of 6 into 3 runs: all 10 are reached from any one by regrouping alone."""
+    chain = [(i, i + 1) for i in range(5)]
+    reached, queue = set(), [torch.tensor([0, 0, 0, 0, 1, 2])]
+    for labels in queue:
+        for row in regroupings(labels, chain):
+            assert int(count_pieces(row, chain)) == 3 == len(set(row.tolist()))
+            cuts = tuple(int(k) for k in torch.nonzero(row.diff()).flatten())
+            if cuts not in reached:
+                reached.add(cuts)
+                queue.append(row)
+    assert len(reached) == 10
+    ring = regroupings(torch.tensor([0, 0, 0, 0, 0, 1, 2]), RING)
+    assert int(count_pieces(ring, RING).max()) == 3  # one bond of a ring does not cut it
 
 
 @pytest.mark.parametrize(
