@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from mlmd.store import configurable
 
 
+FLOOR = 60.0  # exp(-60) = 9e-27: smaller values turn subnormal in single precision, which costs a hundred cycles each
+
+
 def _positive(value: float, name: str) -> float:
     if not 0 < value < float("inf"):
         raise ValueError(f"{name}={value}: must be positive and finite, in A")
@@ -36,7 +39,7 @@ class GaussianBasis(nn.Module):
     def forward(self, r: Tensor) -> Tensor:
         """(P,) -> (P, size)."""
         x = (r[:, None] - self.centres) * self.scale
-        return torch.exp(-x * x)
+        return torch.exp(-(x * x).clamp(max=FLOOR))
 
 
 @configurable
@@ -84,7 +87,7 @@ class ExpNormalBasis(nn.Module):
     def forward(self, r: Tensor) -> Tensor:
         """(P,) -> (P, size)."""
         x = torch.exp(-self.alpha * r)[:, None] - self.centres
-        return torch.exp(-self.beta * x * x)
+        return torch.exp(-(self.beta * x * x).clamp(max=FLOOR))
 
 
 @configurable
