@@ -6,9 +6,10 @@ import mdtraj
 import pytest
 import torch
 
+from mlmd import datasets, units
 from mlmd.cg import autoencoder, mapping
 from mlmd.cg.autoencoder import Annealing, Objective, learn, learn_mapping, linear_decoder, reconstruction_error, statistics
-from mlmd.cg.groups import fragments, united_atoms
+from mlmd.cg.groups import components, fragments, united_atoms
 from mlmd.cg.partition import count_pieces, improve, moves, one_hot, regroupings, repair, swaps
 from mlmd.frames import Frames
 
@@ -113,6 +114,21 @@ def test_no_partition_at_all_is_better_than_the_learned_one(rho):
     objective = Objective(statistics(frames), torch.eye(7, dtype=torch.float64), (), rho, 0.0)
     every = torch.tensor([p for p in itertools.product(range(3), repeat=7) if len(set(p)) == 3])
     assert result.loss == pytest.approx(float(objective.hard(every, 3).min()), rel=1e-9)
+
+
+@pytest.mark.parametrize("rho", [0.0, 1e-4 / units.kcal_mol**2])
+def test_the_connected_map_of_alanine_dipeptide_is_the_best_of_all_connected_ones(rho):
+    """Its bonds form a tree of 22 atoms, so cutting any 3 of 21 bonds gives all 1330 maps of four connected beads."""
+    frames = datasets.load("alanine-dipeptide")[:4000]
+    mol = mapping.molecule_of(frames)
+    every = []
+    for cut in itertools.combinations(mol.bonds, 3):
+        parts = components(22, [b for b in mol.bonds if b not in cut])
+        every.append([next(k for k, p in enumerate(parts) if a in p) for a in range(22)])
+    objective = Objective(statistics(frames), torch.eye(22, dtype=torch.float64), mol.bonds, rho, 0.0)
+    result = learn(frames, 4, rho=rho, disconnected_penalty=1.0, steps=300, restarts=8)
+    assert result.loss == pytest.approx(float(objective.hard(torch.tensor(every), 4).min()), rel=1e-9)
+    assert all(result.connected)
 
 
 def test_the_learned_map_is_never_worse_than_the_hand_made_ones():
