@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mlmd import store, units
+from mlmd import __version__, store, units
 from mlmd.analysis.compare import Comparison, choose_torsions, compare
 from mlmd.analysis.populations import Region
 from mlmd.cg import autoencoder
@@ -312,6 +312,29 @@ class Study:
             self._set("comparison", result)
             yield self._note("compare", js=result.surface.js if result.surface else float("nan"))
 
+    def export(self, folder: str | Path) -> Path:
+        """Write what others need to go on: ``mapping.npz``, ``potential.npz`` (``mlmd.store.load``), ``beads.npz`` (``Frames.load``),
+        ``beads.pdb`` and ``summary.json``.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        beads = self.beads.to("cpu")
+        self.mapping.save(folder / "mapping.npz")
+        store.save(folder / "potential.npz", self.potential)
+        beads.save(folder / "beads.npz")
+        store.write_atomic(folder / "beads.pdb", lambda path: beads[0].to_mdtraj().save_pdb(path))
+        report = self.forces
+        summary = {
+            "mlmd": __version__,
+            "settings": asdict(self.settings),
+            "forces": None if report is None else report.to_dict(),
+            "comparison": self.comparison.summary(),
+            "seconds": self.timings,
+        }
+        text = json.dumps(summary, indent=1, default=_plain)
+        store.write_atomic(folder / "summary.json", lambda path: Path(path).write_text(text))
+        return folder
+
     @property
     def cvs(self) -> tuple[Coordinate, Coordinate]:
         """The two collective variables of the free energy surface."""
@@ -380,7 +403,7 @@ class Study:
             if name == stage:
                 break
         values = asdict(self.settings)
-        text = json.dumps([self._fingerprint, {n: values[n] for n in names}], sort_keys=True)
+        text = json.dumps([__version__, self._fingerprint, self.kT, {n: values[n] for n in names}], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
     def _set(self, name: str, value: Any) -> None:
@@ -483,6 +506,11 @@ def _into(value: float, low: float, high: float, periodic: bool) -> float:
     if periodic:
         return float((value - low) % (high - low) + low)
     return float(min(max(value, low), high))
+
+
+def _plain(value: Any) -> Any:
+    """NumPy numbers and arrays for JSON."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def _fingerprint(frames: Frames) -> str:

@@ -85,12 +85,12 @@ class EarlyStop:
 
 
 class Checkpoint:
-    """Write the whole state of training every ``seconds`` or ``every`` steps, and continue from the newest intact one.
+    """Write the whole state of training every ``seconds`` or ``every`` steps and when the loop is stopped, and continue from the newest intact one.
 
     Put it last in the list and give it the other callbacks that have a state (``Average``, ``EarlyStop``) as ``companions``.
     """
 
-    def __init__(self, folder: str | Path, *, every: int | None = None, seconds: float = 30.0, companions: tuple = ()):
+    def __init__(self, folder: str | Path, *, every: int | None = None, seconds: float = 10.0, companions: tuple = ()):
         self.folder, self.every, self.seconds, self.companions = Path(folder), every, seconds, companions
         self.written = time.monotonic()
 
@@ -108,6 +108,9 @@ class Checkpoint:
         due = loop.step % self.every == 0 if self.every else time.monotonic() - self.written > self.seconds
         if due:
             self.write(loop)
+
+    def interrupted(self, loop: Loop) -> None:
+        self.write(loop)
 
     def write(self, loop: Loop) -> None:
         """Write now."""

@@ -35,6 +35,8 @@ class Callback(Protocol):
 
     def after_update(self, loop: Loop) -> None: ...
 
+    def interrupted(self, loop: Loop) -> None: ...
+
     def end(self, loop: Loop) -> None: ...
 
 
@@ -58,7 +60,7 @@ def fit(
         loss: ``(model, batch) -> {name: scalar}``.
         batches: step -> batch.
         optimizer: its initial learning rates are multiplied by ``schedule(step)``.
-        callbacks: objects with any of ``begin``, ``before_update``, ``after_update``, ``end``, each taking the :class:`Loop`.
+        callbacks: objects with any of ``begin``, ``before_update``, ``after_update``, ``interrupted``, ``end``, each taking the :class:`Loop`.
 
     Raises:
         FloatingPointError: when the loss stops being finite; parameters are those of the step before.
@@ -84,6 +86,9 @@ def fit(
             _call(callbacks, "after_update", loop)
             if loop.step % every == 0 or loop.step == steps or loop.stop:
                 yield loop.log
+    except GeneratorExit:  # whoever drives the loop stopped between two steps: the state is whole and worth keeping
+        _call(callbacks, "interrupted", loop)
+        raise
     finally:
         for group, rate in zip(optimizer.param_groups, rates):
             group["lr"] = rate

@@ -1,11 +1,14 @@
 """The whole way, on short runs: every stage, resumption, other molecules, bad input."""
 
+import json
 from dataclasses import replace
 
+import mdtraj
 import pytest
 import torch
 
-from mlmd import datasets, units
+from mlmd import datasets, store, units
+from mlmd.cg.mapping import Mapping
 from mlmd.cg.study import Settings, Study, one_basin
 from mlmd.frames import Frames
 
@@ -61,6 +64,15 @@ def test_the_prior_alone_is_stable_and_its_bonds_are_right(study):
     for o in bonds:
         means = [float((0.5 * (d.edges[1:] + d.edges[:-1]) * d.density * d.widths).sum()) for d in (o.reference, o.simulated)]
         assert means[1] == pytest.approx(means[0], rel=0.02)
+
+
+def test_the_results_can_be_handed_on(study, tmp_path):
+    folder = study.export(tmp_path / "out")
+    system = study.beads.system(0).to(torch.float32)
+    assert torch.equal(store.load(folder / "potential.npz")(system), study.potential(system))
+    assert torch.equal(Mapping.load(folder / "mapping.npz").assignment, study.mapping.assignment)
+    assert mdtraj.load(str(folder / "beads.pdb")).n_atoms == 6
+    assert json.loads((folder / "summary.json").read_text())["comparison"]["surface"]["js"] == study.comparison.surface.js
 
 
 def test_a_second_study_of_the_same_takes_finished_stages_from_the_folder(study, alanine):
