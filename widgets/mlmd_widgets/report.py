@@ -148,7 +148,13 @@ def render(notebook: Path, output: Path, values: dict[str, Any], progress: Any =
     with _environment(MLMD_HEADLESS="1"):
         try:
             papermill.execute_notebook(
-                str(notebook), str(executed), parameters=values, progress_bar=False, stderr_file=progress, cwd=str(Path.cwd())
+                str(notebook),
+                str(executed),
+                parameters=values,
+                progress_bar=False,
+                stderr_file=progress,
+                cwd=str(Path.cwd()),
+                extra_arguments=["--IPKernelApp.log_level=40"],  # the kernel has warnings of its own that say nothing here
             )
         except papermill.PapermillExecutionError as error:
             failure = error

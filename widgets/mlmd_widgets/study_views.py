@@ -6,7 +6,7 @@ import html
 import importlib.metadata
 import platform
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import date
 from typing import Any
 
@@ -15,10 +15,12 @@ import torch
 from matplotlib.figure import Figure
 
 from mlmd import units
+from mlmd.analysis.compare import Comparison, SurfaceComparison
 from mlmd.cg import autoencoder
 from mlmd.cg import mapping as maps
-from mlmd.cg.partition import one_hot
-from mlmd.cg.study import Settings, Study
+from mlmd.cg.force_map import rigid_groups
+from mlmd.cg.mapping import Mapping
+from mlmd.cg.study import Settings, Study, autoencoder_options
 from mlmd.frames import Frames, bead_topology
 from mlmd.observables import Density1D
 from mlmd_widgets import blocks, figures, layers, painter, theme, viewer
@@ -26,6 +28,8 @@ from mlmd_widgets.blocks import Card
 from mlmd_widgets.layers import Layer
 
 SHOWN_FRAMES = 80
+SCANNED_FRAMES = 4000  # maps of other sizes are compared on so many frames
+SIZES = (3, 4, 5, 6, 8, 10, 12)
 REPORTED = ("mlmd", "torch", "numpy", "scipy", "mdtraj", "vesin", "plotly", "matplotlib")
 RHO_SCAN = (0.0, 1e-5, 1e-4, 1e-3)  # A^2/(kcal/mol/A)^2
 
@@ -94,56 +98,59 @@ def annealing(study: Study) -> Figure:
     )
 
 
+def rmsd_put_back(mapping: Mapping, frames: Frames, heavy: bool = False) -> float:
+    """RMSD in A of the atoms (``heavy``: without hydrogens) that the best linear decoder puts back from the beads."""
+    some = _some(frames, SCANNED_FRAMES)
+    per_atom = autoencoder.reconstruction_error(mapping, autoencoder.linear_decoder(mapping, some), some)
+    kept = torch.tensor([not heavy or z != 1 for z in maps.molecule_of(frames).elements])
+    return float(per_atom[kept].mean().sqrt())
+
+
+def scan_sizes(frames: Frames, settings: Settings, wanted: Sequence[int] = SIZES) -> list[int]:
+    """Those of the wanted numbers of beads that the molecule has enough independent atoms for."""
+    together = autoencoder_options(frames, settings).get("together", ())
+    return [n for n in wanted if n <= len(rigid_groups(maps.molecule_of(frames).n, list(together)))]
+
+
 def compression_scan(frames: Frames, settings: Settings, sizes: Sequence[int], steps: int = 400) -> Iterator[dict[str, Any]]:
-    """Reconstruction and mean square force of learned and hand-made maps for each number of beads; one log per number."""
-    stats = autoencoder.statistics(frames, settings.weighting)  # type: ignore[arg-type]
+    """Reconstruction (of the atoms that count in the loss) and force of learned and hand-made maps; one log per number of beads."""
+    options, some = autoencoder_options(frames, settings), _some(frames, SCANNED_FRAMES)
+    heavy = "importance" in options
     for n in sizes:
-        result = autoencoder.learn(
-            frames,
-            n,
-            rho=settings.rho / units.kcal_mol**2,
-            weighting=settings.weighting,
-            steps=steps,
-            restarts=4,
-            seed=settings.seed,
-        )
-        drawn = {
-            "learned": result.mapping,
-            "sequence": maps.sequence(frames, n),
-            "backbone": maps.backbone(frames, n),
-            "random": maps.random(frames, n, seed=settings.seed),
+        learned = autoencoder.learn(some, n, steps=steps, restarts=4, **options).mapping
+        drawn = {"learned": learned, "sequence": maps.sequence(some, n), "backbone": maps.backbone(some, n)}
+        drawn["random"] = maps.random(some, n, seed=settings.seed)
+        yield {
+            "n_beads": n,
+            "atoms": "heavy atoms" if heavy else "all atoms",
+            "rmsd": {name: rmsd_put_back(m, some, heavy) for name, m in drawn.items()},
+            "force": {name: _mean_square_force(m, some) for name, m in drawn.items()},
         }
-        log: dict[str, Any] = {"n_beads": n, "rmsd": {}, "force": {}}
-        for name, m in drawn.items():
-            choice = one_hot(m.assignment, m.n_beads).double()
-            log["rmsd"][name] = float(stats.reconstruction(choice)) ** 0.5
-            log["force"][name] = float(stats.mean_square_force(choice)) if stats.forces is not None else float("nan")
-        yield log
+
+
+def _mean_square_force(mapping: Mapping, frames: Frames) -> float:
+    """<|F_I|^2> averaged over beads, (eV/A)^2; NaN without forces."""
+    return float("nan") if frames.forces is None else float(mapping.forces(frames.forces.double()).square().sum(-1).mean())
 
 
 def compression(logs: Sequence[dict[str, Any]]) -> Figure:
     """Figure of :func:`compression_scan`."""
     names = list(logs[0]["rmsd"])
-    force = {k: [log["force"][k] for log in logs] for k in names}
-    known = bool(np.isfinite(next(iter(force.values()))).all())
-    return figures.compression(
-        [log["n_beads"] for log in logs], {k: [log["rmsd"][k] for log in logs] for k in names}, force if known else None
-    )
+    rmsd, force = ({k: [log[what][k] for log in logs] for k in names} for what in ("rmsd", "force"))
+    known = bool(np.isfinite(force[names[0]]).all())
+    return figures.compression([log["n_beads"] for log in logs], rmsd, force if known else None, logs[0]["atoms"])
 
 
-def force_scan(frames: Frames, settings: Settings, rho: Sequence[float] = RHO_SCAN, steps: int = 400) -> Iterator[dict[str, float]]:
+def force_scan(frames: Frames, settings: Settings, rho: Sequence[float] = RHO_SCAN, steps: int = 400) -> Iterator[dict[str, Any]]:
     """Learned maps for several weights of the force term; one log per weight."""
+    options, some = autoencoder_options(frames, settings), _some(frames, SCANNED_FRAMES)
+    heavy = "importance" in options
     for r in rho:
         one = autoencoder.learn(
-            frames,
-            settings.n_beads,
-            rho=r / units.kcal_mol**2,
-            weighting=settings.weighting,
-            steps=steps,
-            restarts=4,
-            seed=settings.seed,
-        )
-        yield {"rho": r, "rmsd": one.rmsd, "force": one.mean_square_force or float("nan")}
+            some, settings.n_beads, steps=steps, restarts=4, **(options | {"rho": r / units.kcal_mol**2})
+        ).mapping
+        atoms = "heavy atoms" if heavy else "all atoms"
+        yield {"rho": r, "atoms": atoms, "rmsd": rmsd_put_back(one, some, heavy), "force": _mean_square_force(one, some)}
 
 
 def training(study: Study) -> Figure | None:
@@ -240,15 +247,6 @@ def trajectories_html(study: Study) -> str:
     )
 
 
-def prior_study(study: Study) -> Study:
-    """The same study with the prior alone and a shorter run, in the same folder: what the network has to improve on."""
-    s = study.settings
-    short = replace(
-        s, potential="prior", train_steps=0, refine_updates=0, replicas=min(s.replicas, 100), simulate_ps=min(s.simulate_ps, 20.0)
-    )
-    return Study(study.frames, short, study.folder)
-
-
 def run_table(study: Study) -> str:
     """What was simulated, and how fast."""
     run = speed(study)
@@ -272,14 +270,15 @@ def settings_table(study: Study) -> str:
     return blocks.facts([(k, v) for k, v in asdict(study.settings).items() if v != ()], "settings")
 
 
-def lead(study: Study, name: str, seconds: float) -> str:
+def lead(study: Study, name: str, seconds: float, short: bool = False) -> str:
     """The sentence under the title."""
     minutes = f"{seconds / 60:.1f} minutes" if seconds > 90 else f"{seconds:.0f} seconds"
     what = f"{name}: {len(study.frames):,} frames of {study.frames.n_atoms} atoms at {study.kT / units.kelvin:.0f} K"
-    return f'<p class="mlmd-lead">{html.escape(what)}. Made on {date.today():%d %B %Y} in {minutes}.</p>'
+    fast = blocks.note("A fast run: every stage is real but short. Look at the page, not at the numbers.", "warn") if short else ""
+    return f'{fast}<p class="mlmd-lead">{html.escape(what)}. Made on {date.today():%d %B %Y} in {minutes}.</p>'
 
 
-def prior_densities(comparison: Any) -> dict[str, Density1D]:
+def prior_densities(comparison: Comparison) -> dict[str, Density1D]:
     """Distributions of a run under the prior alone, by name, to be laid under the others."""
     return {o.name: o.simulated for o in comparison.overlays}
 
@@ -299,7 +298,7 @@ def surface_interactive(study: Study) -> Any:
     return figures.fes_interactive(pairs, x, y, s.coordinates[0].quantity)
 
 
-def _surface_of(study: Study) -> Any:
+def _surface_of(study: Study) -> SurfaceComparison:
     s = study.comparison.surface
     if s is None:
         raise ValueError("a molecule of one bead has no free energy surface")
@@ -325,13 +324,29 @@ def memory(study: Study) -> Figure:
 def divergence_table(study: Study) -> str:
     """JS divergence of the surface with what chance alone gives, and the sample sizes."""
     s, c = _surface_of(study), study.comparison
+    f = s.floor
     rows = [
         ("coarse-grained against reference", f"{s.js:.4f}"),
-        ("floor: independent samples of these sizes", f"{s.floor.multinomial:.4f}"),
+        ("by chance: independent draws from the reference histogram", _plus_minus(f.multinomial, f.multinomial_std)),
+        ("by chance: shuffled halves of the reference", _plus_minus(f.shuffled, f.shuffled_std)),
+        ("by chance: halves of the reference in blocks of time", _plus_minus(f.block, f.block_std)),
+        ("the prior alone, from reference frames (a shorter run)", f"{_prior_js(study):.4f}"),
     ]
-    if np.isfinite(s.floor.block):
-        rows.append(("floor: blocks of the reference itself", f"{s.floor.block:.4f}"))
     return blocks.table([f"JS divergence / nat ({c.n_simulated} samples against {c.n_reference})", "60 × 60 bins"], rows)
+
+
+def _plus_minus(value: float, error: float) -> str:
+    return f"{value:.4f} ± {error:.4f}" if np.isfinite(value) else "unknown"
+
+
+def _prior_js(study: Study) -> float:
+    s = study.prior_comparison.surface
+    return float("nan") if s is None else s.js
+
+
+def by_chance(s: SurfaceComparison) -> float:
+    """JS divergence that two samples of these sizes from one distribution have: shuffled halves where there are, else draws."""
+    return s.floor.shuffled if np.isfinite(s.floor.shuffled) else s.floor.multinomial
 
 
 def population_table(study: Study) -> str:
@@ -354,14 +369,14 @@ def verdicts(study: Study) -> str:
 def cards(study: Study) -> str:
     """The numbers to read first."""
     out = [Card(f"{study.mapping.n_atoms} → {study.mapping.n_beads}", "", f"atoms to beads, {study.settings.mapping} map")]
-    if study.autoencoder is not None:
-        out.append(Card(f"{study.autoencoder.rmsd:.2f}", "Å", "RMSD of the atoms put back by a linear decoder"))
+    if study.mapping.n_beads < study.mapping.n_atoms:
+        out.append(Card(f"{rmsd_put_back(study.mapping, study.frames):.2f}", "Å", "RMSD of all atoms put back by a linear decoder"))
     if study.forces is not None:
         share = 100 * study.forces.explained(study.forces.model)
         out.append(Card(f"{share:.0f}", "%", "of the explainable mean square force explained", "good" if share > 90 else "warn"))
     s = study.comparison.surface
     if s is not None:
-        floor = s.floor.multinomial
+        floor = by_chance(s)
         good = s.js <= 2 * floor + 0.01
         out.append(
             Card(f"{s.js:.3f}", "nat", f"JS divergence of the surface; {floor:.3f} by chance alone", "good" if good else "warn")

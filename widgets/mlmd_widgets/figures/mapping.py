@@ -95,7 +95,10 @@ def annealing_curves(
 
 
 def compression(
-    n_beads: Sequence[int], rmsd: Dict[str, Sequence[float]], mean_square_force: Dict[str, Sequence[float]] | None = None
+    n_beads: Sequence[int],
+    rmsd: Dict[str, Sequence[float]],
+    mean_square_force: Dict[str, Sequence[float]] | None = None,
+    atoms: str = "all atoms",
 ) -> Figure:
     """Price of a compression: RMSD of the linear decoder, and mean square force, against the number of beads, per kind of map.
 
@@ -104,8 +107,8 @@ def compression(
     with theme.style():
         figure, axes = theme.panels(1, 1 if mean_square_force is None else 2, 3.6, 2.9)
         for k, (name, values) in enumerate(rmsd.items()):
-            axes[0].plot(n_beads, values, marker=MARKERS[k % 6], markersize=5, color=LINES[k % 6], label=name)
-        axes[0].set(xlabel="beads N", ylabel=units.label("length", "RMSD of all atoms"), title="Reconstruction", ylim=(0, None))
+            axes[0].plot(n_beads, values, marker=MARKERS[k % 6], markersize=5, color=LINES[k % 6], label=name, zorder=9 - k)
+        axes[0].set(xlabel="beads N", ylabel=units.label("length", f"RMSD of {atoms}"), title="Reconstruction", ylim=(0, None))
         if mean_square_force is not None:
             factor, label = units.SHOWN["force^2"]
             for k, (name, values) in enumerate(mean_square_force.items()):
@@ -119,7 +122,9 @@ def compression(
     return figure
 
 
-def force_tradeoff(rho: Sequence[float], rmsd: Sequence[float], mean_square_force: Sequence[float]) -> Figure:
+def force_tradeoff(
+    rho: Sequence[float], rmsd: Sequence[float], mean_square_force: Sequence[float], atoms: str = "all atoms"
+) -> Figure:
     """Reconstruction against mean square force along the weight ``rho`` of the force term: which maps make a smooth landscape."""
     factor, label = units.SHOWN["force^2"]
     force = np.asarray(mean_square_force, dtype=float) / factor
@@ -129,7 +134,7 @@ def force_tradeoff(rho: Sequence[float], rmsd: Sequence[float], mean_square_forc
         ax.scatter(force, rmsd, c=range(len(rho)), cmap="viridis", s=45, zorder=2)
         for r, x, y in zip(rho, force, rmsd):
             ax.annotate(f"ρ = {r:g}", (x, y), textcoords="offset points", xytext=(6, 5), fontsize=8)
-        ax.set(xlabel=f"⟨F²⟩ / {label}", ylabel=units.label("length", "RMSD of all atoms"), title="Reconstruction against force")
+        ax.set(xlabel=f"⟨F²⟩ / {label}", ylabel=units.label("length", f"RMSD of {atoms}"), title="Reconstruction against force")
         ax.margins(0.15)
     return figure
 
