@@ -1,7 +1,7 @@
 """Learned maps beside sequence, random and backbone maps: reconstruction error and mean square force against the number of beads.
 
     python benchmarks/mapping_table.py [--data alanine-dipeptide] [--file frames.npz] [--beads 3 4 5 6 8 10 12] [--seeds 3]
-    python benchmarks/mapping_table.py --data o-terphenyl --beads 3 --rho 0 1e-6 1e-5 1e-4 1e-3 1e-2
+    python benchmarks/mapping_table.py --data o-terphenyl --beads 3 --rho 0 1e-6 1e-5 1e-4 1e-3
 
 Learned on the first 80 % of the frames, everything is measured on the last 20 %. With ``--rho`` the trade-off between the two is
 scanned instead.
@@ -45,8 +45,8 @@ def main() -> None:
     fit, test = frames[:cut], frames[cut:]
     rows = trade_off(fit, test, args) if args.rho else table(fit, test, args)
     kind = "rho" if args.rho else "mapping"
-    notes = f"{DEFINITIONS}\nFrames: {len(fit)} to learn from, {len(test)} held out; {args.seeds} seeds for learned maps (mean"
-    notes += f" +- standard deviation), {RANDOM_SEEDS} for random ones." if kind == "mapping" else ")."
+    notes = f"{DEFINITIONS}\nFrames: {len(fit)} to learn from, {len(test)} held out; {args.seeds} seeds for learned maps"
+    notes += f" (mean +- standard deviation), {RANDOM_SEEDS} for random ones." if kind == "mapping" else ", the best by its loss."
     command = "python benchmarks/mapping_table.py " + " ".join(sys.argv[1:])
     record(f"{kind}_table_{args.data.replace('-', '_')}", list(rows), command.strip(), notes)
 
