@@ -56,27 +56,31 @@ class PaiNN(Potential):
         """Energy of every system, (S,), in eV."""
         edges = edges_within(system, need_pairs(pairs, self), self.cutoff)
         s = self.embedding(system.types)
-        v = s.new_zeros(len(s), 3, self.features)
+        v: Tensor | None = None  # zero before the first message
         r = edges.r.to(s.dtype)
         unit = (edges.vector / edges.r.clamp(min=1e-10)[:, None]).to(s.dtype)
         filters = (self.filter(self.radial(r)) * self.envelope(r)[:, None]).chunk(self.interactions, 1)
         for w, message, mixing, update in zip(filters, self.messages, self.mixings, self.updates):
             ds, dv = _messages(edges, unit, w, message(s), v)
-            s, v = s + ds, v + dv
+            s, v = s + ds, dv if v is None else v + dv
             ds, dv = _update(s, mixing(v), update)
             s, v = s + ds, v + dv
         energy = self.readout(s)[:, 0].to(system.positions.dtype)
         return segment_sum(energy, system.batch, system.n_systems)
 
 
-def _messages(edges: Edges, unit: Tensor, weights: Tensor, sent: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+def _messages(edges: Edges, unit: Tensor, weights: Tensor, sent: Tensor, v: Tensor | None) -> tuple[Tensor, Tensor]:
     """Eq. 7 and 8: sums over the neighbours, in both directions of every edge."""
-    ds, dv = torch.zeros_like(sent[:, : v.shape[2]]), torch.zeros_like(v)
+    n, F = sent.shape[0], sent.shape[1] // 3
+    ds, dv = sent.new_zeros(n, F), sent.new_zeros(n, 3, F)
     directions = [(edges.i, edges.j, unit)] + ([(edges.j, edges.i, -unit)] if edges.once else [])
     for to, of, u in directions:
         m0, m1, m2 = (weights * sent.index_select(0, of)).chunk(3, 1)
         ds = ds.index_add(0, to, m1)
-        dv = dv.index_add(0, to, m0[:, None] * v.index_select(0, of) + m2[:, None] * u[:, :, None])
+        vector = m2[:, None] * u[:, :, None]
+        if v is not None:
+            vector = torch.addcmul(vector, m0[:, None], v.index_select(0, of))
+        dv = dv.index_add(0, to, vector)
     return ds, dv
 
 

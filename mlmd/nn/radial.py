@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from mlmd.store import configurable
 
-
 FLOOR = 60.0  # exp(-60) = 9e-27: smaller values turn subnormal in single precision, which costs a hundred cycles each
 
 
@@ -33,12 +32,12 @@ class GaussianBasis(nn.Module):
         if size < 2:
             raise ValueError(f"size={size}: a Gaussian basis needs at least 2 functions")
         self.size, self.cutoff = size, _positive(cutoff, "cutoff")
-        self.register_buffer("centres", torch.linspace(start, cutoff, size))
+        self.register_buffer("centres", torch.linspace(start, cutoff, size, dtype=torch.float64))
         self.scale = math.sqrt(0.5) * (size - 1) / (cutoff - start)  # 1 / (sqrt(2) sigma)
 
     def forward(self, r: Tensor) -> Tensor:
         """(P,) -> (P, size)."""
-        x = (r[:, None] - self.centres) * self.scale
+        x = (r[:, None] - self.centres.to(r.dtype)) * self.scale
         return torch.exp(-(x * x).clamp(max=FLOOR))
 
 
@@ -56,12 +55,12 @@ class BesselBasis(nn.Module):
         if size < 1:
             raise ValueError(f"size={size}: a basis needs at least 1 function")
         self.size, self.cutoff = size, _positive(cutoff, "cutoff")
-        self.register_buffer("wave", torch.arange(1, size + 1) * (math.pi / cutoff))
+        self.register_buffer("wave", torch.arange(1, size + 1, dtype=torch.float64) * (math.pi / cutoff))
 
     def forward(self, r: Tensor) -> Tensor:
         """(P,) -> (P, size)."""
         safe = r.clamp(min=1e-4)  # within rounding of the limit
-        return torch.sin(safe[:, None] * self.wave) / safe[:, None]
+        return torch.sin(safe[:, None] * self.wave.to(r.dtype)) / safe[:, None]
 
 
 @configurable
@@ -81,12 +80,12 @@ class ExpNormalBasis(nn.Module):
         self.size, self.cutoff = size, _positive(cutoff, "cutoff")
         self.alpha = 5.0 / cutoff if alpha is None else float(alpha)
         end = math.exp(-self.alpha * cutoff)
-        self.register_buffer("centres", torch.linspace(end, 1.0, size))
+        self.register_buffer("centres", torch.linspace(end, 1.0, size, dtype=torch.float64))
         self.beta = (2.0 / size * (1.0 - end)) ** -2
 
     def forward(self, r: Tensor) -> Tensor:
         """(P,) -> (P, size)."""
-        x = torch.exp(-self.alpha * r)[:, None] - self.centres
+        x = torch.exp(-self.alpha * r)[:, None] - self.centres.to(r.dtype)
         return torch.exp(-(self.beta * x * x).clamp(max=FLOOR))
 
 
