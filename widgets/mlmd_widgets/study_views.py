@@ -199,6 +199,21 @@ def refinement(study: Study) -> Figure | None:
     return figure
 
 
+def overview(study: Study) -> Figure:
+    """One picture of the whole: the molecule painted by bead over the three free energy surfaces."""
+    s = _surface_of(study)
+    with theme.style():
+        figure = theme.new_figure(10.2, 3.3)
+        grid = figure.add_gridspec(1, 2, width_ratios=(3.2, 7.6))
+        axes = figure.add_subplot(grid[0])
+        painter.draw(axes, [layer.frame(0) for layer in map_layers(study, 2)])
+        n = study.mapping
+        axes.set_title(f"{n.n_atoms} atoms, {n.n_beads} beads")
+        names = [figures.axis_name(c) for c in s.coordinates]
+        figures.draw_triple(figure, grid[1].subgridspec(1, 3), s.reference, s.simulated, *names, s.coordinates[0].quantity)
+    return figure
+
+
 def speed(study: Study) -> dict[str, float]:
     """Of the production run: replicas, beads, time step (fs), simulated time (ns), and, if it ran in this session, its speed."""
     t, r, n, _ = study.samples.shape

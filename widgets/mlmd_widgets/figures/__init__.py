@@ -1,7 +1,7 @@
 """Pure figure builders: arrays or results of ``mlmd`` in, a figure out; no state, no display."""
 
 from mlmd_widgets.figures.distributions import convergence, overlays, populations, prior_fits, rdfs
-from mlmd_widgets.figures.landscapes import axis_name, fes_interactive, fes_triple
+from mlmd_widgets.figures.landscapes import axis_name, draw_triple, fes_interactive, fes_triple
 from mlmd_widgets.figures.mapping import annealing_curves, assignment_annealing, compression, force_tradeoff
 from mlmd_widgets.figures.training import curve, force_training, refinement
 
@@ -12,6 +12,7 @@ __all__ = [
     "compression",
     "convergence",
     "curve",
+    "draw_triple",
     "fes_interactive",
     "fes_triple",
     "force_tradeoff",

@@ -37,27 +37,41 @@ def fes_triple(
 
     -kT ln p is defined up to a constant; see :func:`mlmd.analysis.difference` for the one chosen in the difference.
     """
+    with theme.style():
+        figure = theme.new_figure(10.2, 3.3)
+        draw_triple(figure, figure.add_gridspec(1, 3), reference, cg, xlabel, ylabel, quantity, ceiling)
+    return figure
+
+
+def draw_triple(
+    figure: Figure,
+    grid: Any,
+    reference: FES,
+    cg: FES,
+    xlabel: str,
+    ylabel: str,
+    quantity: str = "angle",
+    ceiling: float = CEILING,
+) -> None:
+    """The three panels of :func:`fes_triple` in a grid of one row of a figure."""
     a, b = surface_values(reference), surface_values(cg)
     if a.shape != b.shape:
         raise ValueError(f"reference has {a.shape} bins and cg {b.shape}: histogram both with the same edges")
-    with theme.style():
-        figure = theme.new_figure(10.2, 3.3)
-        axes = figure.subplots(1, 3, sharey=True)
-        for ax, values, title in ((axes[0], a, "Reference"), (axes[1], b, "Coarse-grained")):
-            image = _surface(ax, reference.edges, np.minimum(values, ceiling), theme.LANDSCAPE, 0, ceiling, quantity)
-            _contours(ax, reference.edges, values, ceiling, quantity)
-            ax.set_title(title)
-        label = units.SHOWN["free energy"].label
-        figure.colorbar(image, ax=axes[:2], label=f"F / {label}", pad=0.02, extend="max", shrink=0.86)
-        delta = difference(cg, reference)[0] / units.SHOWN["free energy"].factor
-        image = _surface(axes[2], reference.edges, np.clip(delta, -SPREAD, SPREAD), theme.DIFFERENCE, -SPREAD, SPREAD, quantity)
-        axes[2].set_title("Difference")
-        figure.colorbar(image, ax=axes[2], label=f"ΔF / {label}", pad=0.04, extend="both", shrink=0.86)
-        unit = units.SHOWN[quantity].label
-        for ax in axes:
-            ax.set_xlabel(f"{xlabel} / {unit}")
-        axes[0].set_ylabel(f"{ylabel} / {unit}")
-    return figure
+    axes = list(grid.subplots(sharey=True))
+    for ax, values, title in ((axes[0], a, "Reference"), (axes[1], b, "Coarse-grained")):
+        image = _surface(ax, reference.edges, np.minimum(values, ceiling), theme.LANDSCAPE, 0, ceiling, quantity)
+        _contours(ax, reference.edges, values, ceiling, quantity)
+        ax.set_title(title)
+    label = units.SHOWN["free energy"].label
+    figure.colorbar(image, ax=axes[:2], label=f"F / {label}", pad=0.02, extend="max", shrink=0.86)
+    delta = difference(cg, reference)[0] / units.SHOWN["free energy"].factor
+    image = _surface(axes[2], reference.edges, np.clip(delta, -SPREAD, SPREAD), theme.DIFFERENCE, -SPREAD, SPREAD, quantity)
+    axes[2].set_title("Difference")
+    figure.colorbar(image, ax=axes[2], label=f"ΔF / {label}", pad=0.04, extend="both", shrink=0.86)
+    unit = units.SHOWN[quantity].label
+    for ax in axes:
+        ax.set_xlabel(f"{xlabel} / {unit}")
+    axes[0].set_ylabel(f"{ylabel} / {unit}")
 
 
 def axis_name(coordinate: Coordinate) -> str:

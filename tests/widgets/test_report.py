@@ -1,0 +1,114 @@
+"""Parameters are read from the notebook itself, unknown ones refused, and the page stands alone."""
+
+import io
+from dataclasses import fields
+from pathlib import Path
+
+import nbformat
+import pytest
+from mlmd_widgets import report
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from mlmd import cli
+from mlmd.cg.study import Settings
+
+
+def _notebook(tmp_path: Path, parameters: str, *cells) -> Path:
+    first = new_code_cell(parameters, metadata={"tags": ["parameters"]})
+    path = tmp_path / "small.ipynb"
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(new_notebook(cells=[new_markdown_cell("# A title"), first, *cells], metadata=kernel), path)
+    return path
+
+
+def test_parameters_carry_kind_default_and_meaning(tmp_path):
+    path = _notebook(tmp_path, "n: int = 6  # beads\nname: str = None  # a file\nfast: bool = False")
+    n, name, fast = report.parameters_of(path).values()
+    assert (n.kind, n.default, n.help, n.optional) == (int, 6, "beads", False)
+    assert name.optional
+    assert (fast.kind, fast.default) == (bool, False)
+
+
+@pytest.mark.parametrize("line", ["n = 6", "n: int = 2 + 3", "n: list = 1", "print(1)"])
+def test_a_parameters_cell_with_anything_else_is_refused(tmp_path, line):
+    with pytest.raises(ValueError):
+        report.parameters_of(_notebook(tmp_path, line))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [({"n_bead": 5}, "unknown parameter n_bead"), ({"n_beads": "five"}, "expected int"), ({"n_beads": True}, "expected int")],
+)
+def test_unknown_parameters_and_wrong_kinds_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        report.check_values(report.parameters_of(report.find_notebook()), values)
+
+
+def test_whole_numbers_are_fine_where_numbers_are_asked_for():
+    report.check_values(report.parameters_of(report.find_notebook()), {"rho": 0, "top": None, "fast": True})
+
+
+def test_the_report_offers_settings_of_a_study_with_the_defaults_of_a_study():
+    own = {"rho"}  # the report weighs forces a little, where there are any
+    known = report.parameters_of(report.find_notebook())
+    shared = {f.name: f.default for f in fields(Settings) if f.name in known}
+    assert len(shared) >= 8
+    assert {n: known[n].default for n in shared if n not in own} == {n: v for n, v in shared.items() if n not in own}
+
+
+def test_the_help_shows_every_parameter_with_its_default(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")  # words are not broken
+    with pytest.raises(SystemExit):
+        cli.main(["report", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for p in report.parameters_of(report.find_notebook()).values():
+        assert f"--{p.name.replace('_', '-')}" in text
+        assert str(p.default) in text
+
+
+def test_an_unknown_option_ends_with_a_message(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["report", "--beads", "5"])
+    assert end.value.code == 2
+    assert "--beads" in capsys.readouterr().err
+
+
+def test_the_summary_comes_first_and_progress_warnings_and_widget_state_are_left_out():
+    stderr = new_output("stream", name="stderr", text="a warning")
+    card = new_output("display_data", data={"text/html": "<b>the card</b>", "text/plain": "x"})
+    widget = new_output("display_data", data={"application/vnd.jupyter.widget-view+json": {}, "text/plain": "a widget"})
+    notebook = new_notebook(
+        cells=[
+            new_markdown_cell("# Title"),
+            new_markdown_cell("## First part"),
+            new_code_cell("1", outputs=[stderr, widget]),
+            new_code_cell("2", outputs=[card], metadata={"tags": ["summary"]}),
+        ],
+        metadata={"widgets": {"state": {}}},
+    )
+    page = report.to_html(notebook)
+    assert page.index("the card") < page.index("First part</h2>")
+    assert "a warning" not in page
+    assert "a widget" not in page
+    assert '<a href="#section-1">First part</a>' in page
+    assert "<title>Title</title>" in page
+
+
+def test_a_parameter_reaches_the_page_and_an_unknown_one_stops_the_notebook_itself(tmp_path):
+    papermill = pytest.importorskip("papermill")
+    check = new_code_cell("from mlmd_widgets.report import refuse_unknown_parameters\nrefuse_unknown_parameters()")
+    path = _notebook(tmp_path, "n: int = 6", check, new_code_cell("print('n is', n)"))
+    page = report.render(path, tmp_path / "out", {"n": 41}, progress=io.StringIO())
+    assert "n is 41" in page.read_text()
+    with pytest.raises(papermill.PapermillExecutionError, match="unknown parameter m"), report._environment(MLMD_HEADLESS="1"):
+        papermill.execute_notebook(str(path), str(tmp_path / "x.ipynb"), parameters={"m": 1}, progress_bar=False)
+
+
+def test_a_notebook_that_fails_leaves_the_page_as_far_as_it_came(tmp_path):
+    papermill = pytest.importorskip("papermill")
+    path = _notebook(tmp_path, "n: int = 6", new_code_cell("print('so far')"), new_code_cell("raise ValueError('no further')"))
+    with pytest.raises(papermill.PapermillExecutionError, match="no further"):
+        report.render(path, tmp_path / "out", {}, progress=io.StringIO())
+    text = (tmp_path / "out" / "report.html").read_text()
+    assert "so far" in text
+    assert "no further" in text
