@@ -24,7 +24,10 @@ class ClipGradient:
 
 
 class Average:
-    """Exponential moving average of the parameters, m <- decay m + (1 - decay) p; written into the model at the end."""
+    """Exponential moving average of the parameters, m <- d m + (1 - d) p; written into the model at the end.
+
+    d = min(decay, (1 + step) / (10 + step)): early on the average is short, so that it does not remember the untrained start.
+    """
 
     def __init__(self, decay: float):
         self.decay = decay
@@ -36,9 +39,10 @@ class Average:
 
     @torch.no_grad()
     def after_update(self, loop: Loop) -> None:
+        decay = min(self.decay, (1 + loop.step) / (10 + loop.step))
         for k, p in loop.model.named_parameters():
             if k in self.mean:
-                self.mean[k].lerp_(p, 1 - self.decay)
+                self.mean[k].lerp_(p, 1 - decay)
 
     @torch.no_grad()
     def end(self, loop: Loop) -> None:
