@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,6 +106,34 @@ class Frames:
         index = [int(index)] if isinstance(index, (int, np.integer)) else index
         per_frame = ("positions", "forces", "energies", "cell", "time")
         return replace(self, **{k: v[index] for k in per_frame if (v := getattr(self, k)) is not None})
+
+    def atoms(self, selection: str | Sequence[int]) -> Frames:
+        """Only the atoms of an mdtraj selection ("protein", "resname LIG", "not water") or of a list of indices.
+
+        Forces on them stay those of the whole system: the mean force in its surroundings, as coarse-graining wants it. Energies are
+        dropped, since they belong to all atoms.
+
+        Raises:
+            ValueError: a selection that mdtraj does not understand, or that holds no atom.
+        """
+        try:
+            index = self.topology.select(selection) if isinstance(selection, str) else np.asarray(selection, dtype=int)
+        except Exception as error:  # mdtraj's parser raises errors of several packages
+            raise ValueError(f"selection={selection!r} is no mdtraj selection ({error}): try 'protein' or 'resname ALA'") from error
+        if not len(index):
+            raise ValueError(f"selection={selection!r} holds no atom of the {self.n_atoms}")
+        keep = torch.as_tensor(index)
+        kept = {int(i): k for k, i in enumerate(index)}
+        per_atom = {k: v[:, keep] for k in ("positions", "forces") if (v := getattr(self, k)) is not None}
+        per_atom |= {k: v[keep] for k in ("masses", "types") if (v := getattr(self, k)) is not None}
+        if self.constraints is not None:
+            rows = [[kept[i], kept[j]] for i, j in self.constraints.tolist() if i in kept and j in kept]
+            per_atom["constraints"] = torch.tensor(rows, dtype=torch.long).reshape(-1, 2)
+        note = {
+            **self.provenance,
+            "atoms selected": f"{selection if isinstance(selection, str) else 'by index'}: {len(kept)} of {self.n_atoms}",
+        }
+        return replace(self, topology=self.topology.subset(index), energies=None, provenance=note, **per_atom)
 
     def system(self, frame: int | slice = 0) -> System:
         """The given frame as a ``System``; a slice gives one system per frame."""

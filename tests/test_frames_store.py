@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from mlmd import units
+from mlmd import datasets, units
 from mlmd.errors import BrokenCheckpoint, MissingExtra, Unstable, require
 from mlmd.frames import Frames, bead_topology
 from mlmd.store import read_npz, write_atomic, write_npz
@@ -172,3 +172,22 @@ def test_an_unstable_run_says_where_and_keeps_the_last_good_state() -> None:
     error = Unstable(17, list(range(10)), last_good="state")
     assert (error.step, error.last_good) == (17, "state")
     assert "step 17" in str(error) and "0, 1, 2, 3, 4, 5, 6, 7, ..." in str(error)
+
+
+def test_a_selection_of_atoms_keeps_what_belongs_to_them():
+    frames = datasets.load("alanine-dipeptide")[slice(0, 5)]
+    backbone = frames.atoms("resname ALA and not element H")
+    names = [a.name for a in backbone.topology.atoms]
+    assert names == ["N", "CA", "CB", "C", "O"]
+    index = [a.index for a in frames.topology.atoms if a.residue.name == "ALA" and a.element.symbol != "H"]
+    assert torch.equal(backbone.positions, frames.positions[:, index])
+    assert torch.equal(backbone.forces, frames.forces[:, index])
+    assert torch.equal(backbone.masses, frames.masses[index])
+    assert backbone.bonds == [(0, 1), (1, 2), (1, 3), (3, 4)]
+    assert backbone.energies is None
+
+
+@pytest.mark.parametrize("bad", ["resname NONE", "is this a selection"])
+def test_a_selection_without_atoms_or_sense_is_refused(bad):
+    with pytest.raises(ValueError, match=bad):
+        datasets.load("alanine-dipeptide")[slice(0, 2)].atoms(bad)

@@ -186,6 +186,7 @@ class ForceReport:
         return (self.zero - value) / (self.zero - self.noise)
 
     def to_dict(self) -> dict[str, float]:
+        """All numbers, with the shares explained by the prior and by the whole potential."""
         return asdict(self) | {"explained by prior": self.explained(self.prior), "explained by model": self.explained(self.model)}
 
 

@@ -224,6 +224,11 @@ class Study:
                 mapping = self.autoencoder.mapping
             else:
                 mapping = hand_made(self.frames, s)
+            if mapping.n_molecules > 1 and s.potential in ("invariant", "prior"):
+                raise ValueError(
+                    f"potential={s.potential!r} acts within molecules only, and there are {mapping.n_molecules} of them: "
+                    "use potential='schnet' or 'painn'"
+                )
             self._set("mapping", mapping)
             self._set("beads", mapping.apply(self.frames).to(self.device))
             mapping.save(self.folder / f"mapping-{self._key('mapping')}.npz")
@@ -445,7 +450,11 @@ def combined(prior: nn.Module, network: nn.Module) -> nn.Module:
 
 
 def autoencoder_options(frames: Frames, settings: Settings) -> dict[str, Any]:
-    """Arguments of :func:`mlmd.cg.autoencoder.learn_mapping` that the settings stand for; rho is dropped for data without forces."""
+    """Arguments of :func:`mlmd.cg.autoencoder.learn_mapping` that the settings stand for.
+
+    rho is dropped for data without forces. United hydrogens come with a penalty (1 A^2 for every piece too many) on beads whose atoms
+    do not hang together.
+    """
     molecule = maps.molecule_of(frames)
     options: dict[str, Any] = {
         "rho": settings.rho / units.kcal_mol**2 if frames.forces is not None else 0.0,
@@ -454,7 +463,7 @@ def autoencoder_options(frames: Frames, settings: Settings) -> dict[str, Any]:
     }
     heavy = [float(z != 1) for z in molecule.elements]
     if settings.hydrogens == "united" and any(heavy) and not all(heavy):
-        options |= {"together": united_atoms(molecule.elements, molecule.bonds), "importance": heavy}
+        options |= {"together": united_atoms(molecule.elements, molecule.bonds), "importance": heavy, "disconnected_penalty": 1.0}
     return options
 
 

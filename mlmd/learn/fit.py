@@ -29,15 +29,31 @@ class Loop:
 class Callback(Protocol):
     """Any of these methods may be missing."""
 
-    def begin(self, loop: Loop) -> None: ...
+    def begin(self, loop: Loop) -> None:
+        """Once, before the first step."""
 
-    def before_update(self, loop: Loop) -> None: ...
+    def before_update(self, loop: Loop) -> None:
+        """Gradients are there, parameters not changed yet."""
 
-    def after_update(self, loop: Loop) -> None: ...
+    def after_update(self, loop: Loop) -> None:
+        """After every step, when ``loop.step`` and ``loop.log`` are those of the step."""
 
-    def interrupted(self, loop: Loop) -> None: ...
+    def interrupted(self, loop: Loop) -> None:
+        """The driver stopped between two steps."""
 
-    def end(self, loop: Loop) -> None: ...
+    def end(self, loop: Loop) -> None:
+        """Once, whatever ended the loop."""
+
+
+class Stateful(Protocol):
+    """A callback or batch source whose memory belongs into a checkpoint."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and numbers, nested in dicts and lists."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what ``state_dict`` returned."""
 
 
 def fit(

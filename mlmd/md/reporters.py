@@ -23,6 +23,7 @@ class Recorder:
         self.snapshots.append(state.system.dense().cpu())
 
     def positions(self) -> Tensor:
+        """(snapshots, systems, n, 3) in A."""
         return torch.stack(self.snapshots)
 
 

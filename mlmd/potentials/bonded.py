@@ -51,6 +51,7 @@ class _PerCoordinate(Law):
         self.register_buffer("rows", _rows(rows))
 
     def u(self, q: Tensor) -> Tensor:
+        """Energy of every coordinate, (K, M) -> (K, M)."""
         raise NotImplementedError
 
     def u_and_slope(self, q: Tensor) -> tuple[Tensor, Tensor]:
