@@ -124,7 +124,7 @@ class InternalCoordinates(nn.Module):
         out = geometry.distances.new_zeros(3, self.size, molecules)
         for name, index, slope in zip(("distances", "angles", "dihedrals"), (self.pairs, self.triples, self.quads), slopes):
             for k, gradient in enumerate(geometry.gradients[name]):
-                out = out.index_add(1, index[:, k], gradient * slope)
+                out.index_add_(1, index[:, k], gradient * slope)
         return out.permute(2, 1, 0).reshape(-1, 3)
 
 
