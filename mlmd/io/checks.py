@@ -64,6 +64,7 @@ class Source:
     taken_as: Mapping[str, str] = field(default_factory=dict)
 
     def unit(self, argument: str) -> str:
+        """Unit in which the quantity behind a reader's argument was read."""
         return self.taken_as.get(argument, {"length_unit": "A", "force_unit": "eV/A", "energy_unit": "eV"}[argument])
 
 
