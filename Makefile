@@ -46,8 +46,8 @@ $(BIN)/python:
 
 $(VENV)/.stamp-torch: constraints.txt | $(BIN)/python
 	@$(BIN)/python -c 'import torch' 2>/dev/null || command -v nvidia-smi >/dev/null || [ -z "$(TORCH_CPU_INDEX)" ] || \
-	  { echo "installing torch (CPU build)"; $(PIP) --retries 1 --timeout 30 --index-url $(TORCH_CPU_INDEX) -c constraints.txt torch; } || \
-	  echo "no CPU build there; taking the default build of torch"
+	  { echo "installing torch (CPU build)"; $(PIP) --quiet --retries 1 --timeout 30 --no-deps --index-url $(TORCH_CPU_INDEX) -c constraints.txt torch; } || \
+	  echo "$(TORCH_CPU_INDEX) cannot be reached: taking the default build"
 	@touch $@
 
 $(VENV)/.stamp-notebooks: pyproject.toml constraints.txt $(VENV)/.stamp-torch

@@ -3,7 +3,6 @@
 import io
 import json
 import re
-import time
 from pathlib import Path
 
 import pytest
@@ -28,15 +27,6 @@ def test_a_tutorial_runs_and_shows_pictures(path, tmp_path):
     pictures = [o for c in executed.cells if c.cell_type == "code" for o in c.outputs if "image/png" in o.get("data", {})]
     assert len(pictures) >= 4
     assert "Not answered yet" in page.read_text()
-
-
-@pytest.fixture(scope="module")
-def fast_report(tmp_path_factory) -> tuple[Path, float]:
-    """The report of the shipped data in fast mode, and the seconds it took."""
-    folder = tmp_path_factory.mktemp("report")
-    began = time.perf_counter()
-    page = run(report.find_notebook(), folder, {"fast": True, "runs": str(folder / "runs")})
-    return page, time.perf_counter() - began
 
 
 def test_the_report_has_every_section(fast_report):

@@ -1,0 +1,18 @@
+"""The fast report, run once for all tests that look at it."""
+
+import io
+import time
+from pathlib import Path
+
+import pytest
+from mlmd_widgets import report
+
+
+@pytest.fixture(scope="session")
+def fast_report(tmp_path_factory) -> tuple[Path, float]:
+    """The page of the shipped data in fast mode, and the seconds it took."""
+    pytest.importorskip("papermill")
+    folder = tmp_path_factory.mktemp("report")
+    began = time.perf_counter()
+    page = report.render(report.find_notebook(), folder, {"fast": True, "runs": str(folder / "runs")}, progress=io.StringIO())
+    return page, time.perf_counter() - began
