@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from mlmd import units
 from mlmd.cg.force_matching import batch_of
+from mlmd.cg.priors import single_molecules
 from mlmd.forces import Potential, energy_forces
 from mlmd.frames import Frames
 from mlmd.learn import Average, Checkpoint, cosine, fit
 from mlmd.md import Langevin, State, half_step_kT, rest, simulate, thermal_velocities
+from mlmd.md.pivot import Pivots, pivot, rotatable
 from mlmd.neighbors import neighbors
 from mlmd.potentials.bonded import Bonded
 
@@ -24,6 +26,7 @@ class PersistentReplicas:
 
     Args:
         start: State of all replicas. steps: time steps per update. stride: steps between snapshots. memory: snapshots kept.
+        pivots, turns: rotatable bonds, and how many pivot moves precede the dynamics of every update.
     """
 
     def __init__(
@@ -36,15 +39,21 @@ class PersistentReplicas:
         steps: int,
         stride: int,
         memory: int,
+        pivots: Pivots,
+        turns: int,
     ):
         self.potential, self.state, self.integrator = potential, start, integrator
         self.steps, self.stride, self.memory = steps, stride, memory
+        self.pivots, self.turns = pivots, turns if len(pivots) else 0
         self.generator = generator
         self.snapshots: list[Tensor] = []
 
     def advance(self) -> Tensor:
         """Run on with the present potential and return the remembered snapshots, (K, n, 3)."""
-        begin = rest(self.state.system, self.state.velocities)  # the potential has changed: forces are evaluated anew
+        system = self.state.system
+        for _ in range(self.turns):
+            system, _ = pivot(system, self.potential, self.pivots, float(self.integrator.kT), self.generator)
+        begin = rest(system, self.state.velocities)  # the potential has changed: forces are evaluated anew
         for state in simulate(begin, self.potential, self.integrator, self.steps, every=self.stride, generator=self.generator):
             self.snapshots.append(state.system.dense())
             self.state = state
@@ -74,6 +83,7 @@ def refine(
     updates: int = 700,
     replicas: int = 300,
     steps_per_update: int = 50,
+    pivots_per_update: int = 5,
     stride: int = 25,
     memory: int = 20,
     reference_batch: int = 2000,
@@ -97,6 +107,8 @@ def refine(
 
     Args:
         model: the whole potential (a module); parameters that shall stay (priors) have ``requires_grad=False``.
+        steps_per_update, pivots_per_update: time steps, and Monte Carlo rotations about bonds before them, without which slow
+            torsions would not reach equilibrium during the fit; molecules in a box make none.
         frames: reference beads. dt, friction: of the replicas, fs and 1/fs.
         start: (replicas, n, 3) positions to start from; default: random reference frames (training only: production runs should
             start in one basin).
@@ -120,7 +132,15 @@ def refine(
     noise = torch.Generator(system.positions.device).manual_seed(seed + 1)
     velocities = thermal_velocities(system, kT, noise)
     sampler = PersistentReplicas(
-        model, rest(system, velocities), Langevin(dt, kT, friction), noise, steps=steps_per_update, stride=stride, memory=memory
+        model,
+        rest(system, velocities),
+        Langevin(dt, kT, friction),
+        noise,
+        steps=steps_per_update,
+        stride=stride,
+        memory=memory,
+        pivots=_pivots(frames),
+        turns=pivots_per_update,
     )
     reference = _energy_of_frames(model, frames)
     count = min(reference_batch, len(frames))
@@ -145,6 +165,12 @@ def refine(
     loop = fit(model, loss, batch, steps=updates, optimizer=optimizer, schedule=cosine(updates), callbacks=extra, every=every)
     for log in loop:
         yield {**log, "temperature": float(half_step_kT(sampler.state).mean()) / units.kelvin}
+
+
+def _pivots(frames: Frames) -> Pivots:
+    n, bonds, _ = single_molecules(frames)
+    alone = n == frames.n_atoms and frames.cell is None
+    return rotatable(n, bonds if alone else [])
 
 
 def _energy_of_frames(model: nn.Module, frames: Frames) -> Callable[[Tensor], Tensor]:

@@ -1,0 +1,100 @@
+"""Pivot moves: Monte Carlo rotations about bonds, which cross torsional barriers that dynamics crosses rarely."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mlmd.forces import Potential
+from mlmd.neighbors import neighbors
+from mlmd.system import System
+
+
+@dataclass(frozen=True, eq=False)
+class Pivots:
+    """The rotatable bonds of a molecule of n beads: axes (K, 2), and which beads turn about each, moving (K, n)."""
+
+    axes: Tensor
+    moving: Tensor
+
+    def __len__(self) -> int:
+        return len(self.axes)
+
+
+def rotatable(n: int, bonds: Sequence[tuple[int, int]]) -> Pivots:
+    """Bonds that join two parts of at least two beads each; bonds of rings do not. The smaller part turns."""
+    axes, moving = [], []
+    for i, j in bonds:
+        side = _beyond(n, [b for b in bonds if set(b) != {i, j}], j)
+        if i in side or min(len(side), n - len(side)) < 2:
+            continue
+        turning = side if len(side) <= n - len(side) else set(range(n)) - side
+        axes.append((i, j))
+        moving.append([k in turning for k in range(n)])
+    return Pivots(torch.tensor(axes, dtype=torch.long).reshape(-1, 2), torch.tensor(moving, dtype=torch.bool).reshape(-1, n))
+
+
+@torch.no_grad()
+def pivot(
+    system: System, potential: Potential, pivots: Pivots, kT: float, generator: torch.Generator | None = None
+) -> tuple[System, Tensor]:
+    r"""One trial rotation in every system: a random bond, a uniform angle, accepted with :math:`\min(1,e^{-\Delta U/kT})`.
+
+    Rotations preserve volume in Cartesian coordinates and the angle is symmetric, so the canonical ensemble is stationary (Lal
+    1969; Madras and Sokal 1988). Velocities need no change: they are independent of positions there.
+
+    Args:
+        system: single molecules of equal size, not periodic. kT: eV.
+
+    Returns:
+        the new system, and which moves were accepted, (S,).
+
+    Raises:
+        ValueError: without rotatable bonds.
+    """
+    if not len(pivots):
+        raise ValueError("pivots is empty: the molecule has no rotatable bond")
+    x = system.dense()
+    device = x.device
+    bond = torch.randint(len(pivots), (len(x),), generator=generator, device=device)
+    angle = 2 * torch.pi * torch.rand(len(x), generator=generator, device=device, dtype=x.dtype)
+    trial = system.at(_turned(x, pivots.axes.to(device)[bond], pivots.moving.to(device)[bond], angle).reshape(-1, 3))
+    change = _energy(potential, trial) - _energy(potential, system)
+    chance = torch.rand(len(x), generator=generator, device=device, dtype=x.dtype)
+    accepted = chance < torch.exp(-change / kT)  # false for a trial whose energy is not finite
+    mixed = torch.where(accepted[:, None, None], trial.dense(), x)
+    return system.at(mixed.reshape(-1, 3)), accepted
+
+
+def _turned(x: Tensor, axis: Tensor, moving: Tensor, angle: Tensor) -> Tensor:
+    """Rodrigues' rotation of the moving beads about the line through the two axis beads."""
+    rows = torch.arange(len(x), device=x.device)
+    origin = x[rows, axis[:, 0]][:, None]
+    u = x[rows, axis[:, 1]][:, None] - origin
+    u = u / u.norm(dim=-1, keepdim=True)
+    d = x - origin
+    cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
+    turned = d * cos + torch.linalg.cross(u.expand_as(d), d) * sin + u * (u * d).sum(-1, keepdim=True) * (1 - cos)
+    return torch.where(moving[:, :, None], origin + turned, x)
+
+
+def _energy(potential: Potential, system: System) -> Tensor:
+    return potential(system, neighbors(system, potential.cutoff) if potential.cutoff > 0 else None)
+
+
+def _beyond(n: int, bonds: Sequence[tuple[int, int]], start: int) -> set[int]:
+    """Beads connected to ``start``."""
+    near: list[list[int]] = [[] for _ in range(n)]
+    for i, j in bonds:
+        near[i].append(j)
+        near[j].append(i)
+    seen, queue = {start}, [start]
+    for i in queue:
+        for j in near[i]:
+            if j not in seen:
+                seen.add(j)
+                queue.append(j)
+    return seen
