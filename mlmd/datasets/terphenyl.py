@@ -26,7 +26,7 @@ INFO = DatasetInfo(
     name="o-terphenyl",
     description="o-terphenyl, one molecule in the gas phase: three rings, three beads",
     atoms=32,
-    frames=0,
+    frames=3100,
     temperature=300.0,
     source="tblite Langevin dynamics, GFN2-xTB (Bannwarth, Ehlert, Grimme, J. Chem. Theory Comput. 2019, 15, 1652), no constraints",
 )
