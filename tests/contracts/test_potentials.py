@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.contracts.potentials import POTENTIALS, Row, pairs_for, system_for
 from torch import Tensor, nn
 
 from mlmd.forces import Evaluation, energy_forces
 from mlmd.neighbors import Pairs
+from mlmd.potentials.bonded import Bonded, Law
+from mlmd.potentials.compose import Potential
 from mlmd.store import load, save
 from mlmd.system import System
+from tests.contracts.potentials import POTENTIALS, Row, pairs_for, system_for
 
 every_potential = pytest.mark.parametrize("row", POTENTIALS, ids=lambda row: row.name)
 of_pairs = pytest.mark.parametrize("row", [r for r in POTENTIALS if not r.molecule], ids=lambda row: row.name)
@@ -266,3 +268,13 @@ def test_compiled_and_eager_agree(row: Row) -> None:
     energy, forces = torch.compile(both, fullgraph=True)(system.positions)
     close(energy.detach(), eager.energy)
     close(forces.detach(), eager.forces)
+
+
+def test_every_potential_of_the_library_has_a_row() -> None:
+    def below(cls: type) -> set[type]:
+        return {cls}.union(*(below(c) for c in cls.__subclasses__()))
+
+    library = {c for base in (Potential, Law, Bonded) for c in below(base) if c.__module__.startswith("mlmd.")}
+    concrete = {c.__name__ for c in library if not c.__name__.startswith("_")} - {"Potential", "PairPotential", "Law"}
+    tested = {type(m).__name__ for row in POTENTIALS for m in row.make().modules()}
+    assert concrete <= tested, f"without a row in potentials.py: {sorted(concrete - tested)}"
