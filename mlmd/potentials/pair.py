@@ -141,7 +141,15 @@ def inverse_power(s: Tensor, power: float, core: float = 0.3) -> Tensor:
     far = s > core
     s_far = torch.where(far, s, torch.full_like(s, core))
     continued = core**-power * (1.0 + power * (1.0 - s / core))
-    return torch.where(far, s_far**-power, continued)
+    return torch.where(far, _power(s_far, power), continued)
+
+
+def _power(s: Tensor, power: float) -> Tensor:
+    """``s**-power``; the general power function costs ten times the products."""
+    if power == 6:
+        square = (s * s).reciprocal()
+        return square * square * square
+    return s.reciprocal() if power == 1 else s**-power
 
 
 @configurable
@@ -161,7 +169,8 @@ class LennardJones(PairPotential):
     def pair(self, r: Tensor, zi: Tensor, zj: Tensor) -> Tensor:
         """u(r), (P,), in eV."""
         s = r / self.sigma(zi, zj, r.dtype)
-        return 4.0 * self.epsilon(zi, zj, r.dtype) * (inverse_power(s, 12) - inverse_power(s, 6))
+        sixth = inverse_power(s, 6)
+        return 4.0 * self.epsilon(zi, zj, r.dtype) * (sixth * (sixth - 1.0))
 
 
 @configurable
@@ -181,7 +190,8 @@ class WCA(PairPotential):
     def pair(self, r: Tensor, zi: Tensor, zj: Tensor) -> Tensor:
         """u(r), (P,), in eV."""
         s, epsilon = r / self.sigma(zi, zj, r.dtype), self.epsilon(zi, zj, r.dtype)
-        u = 4.0 * (inverse_power(s, 12) - inverse_power(s, 6)) + 1.0
+        sixth = inverse_power(s, 6)
+        u = 4.0 * sixth * (sixth - 1.0) + 1.0
         return epsilon * torch.where(s < 2.0 ** (1.0 / 6.0), u, torch.zeros_like(u))
 
 

@@ -39,33 +39,43 @@ class UniformKnots(nn.Module):
         self.size = intervals if periodic else intervals + 3
         self.register_buffer("pieces", _PIECES.clone(), persistent=False)
 
+    def locate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Number of the interval of ``x`` (P,), and the place in it in units of its width: in [0, 1] but beyond the ends."""
+        s = (x - self.start) / self.spacing
+        if self.periodic:
+            s = s - self.intervals * (s / self.intervals).detach().floor()
+        k = s.detach().floor().clamp(0, self.intervals - 1)
+        return k.long(), s - k
+
     def alive(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Index (P, 4), value (P, 4) and slope (P, 4) of the functions alive at ``x`` (P,).
 
         Outside the range of knots that are not periodic, the functions go on as straight lines.
         """
-        s = (x - self.start) / self.spacing
-        if self.periodic:
-            s = s - self.intervals * (s / self.intervals).detach().floor()
-        k = s.detach().floor().clamp(0, self.intervals - 1)
-        t = s - k
-        inside = t.clamp(0.0, 1.0)
+        k, t = self.locate(x)
+        inside = t.clamp(0.0, 1.0)[:, None]
         c = self.pieces.to(x.dtype)
-        t1 = inside[:, None]
-        value = c[:, 0] + t1 * (c[:, 1] + t1 * (c[:, 2] + t1 * c[:, 3]))
-        slope = c[:, 1] + t1 * (2.0 * c[:, 2] + t1 * (3.0 * c[:, 3]))
-        if not self.periodic:
-            value = value + slope.detach() * (t - inside)[:, None]
-        index = k.long()[:, None] + torch.arange(4, device=x.device)
+        value = c[:, 0] + inside * (c[:, 1] + inside * (c[:, 2] + inside * c[:, 3]))
+        slope = c[:, 1] + inside * (2.0 * c[:, 2] + inside * (3.0 * c[:, 3]))
+        value = value + slope * (t[:, None] - inside)
+        index = k[:, None] + torch.arange(4, device=x.device)
         return (index % self.intervals if self.periodic else index), value, slope / self.spacing
 
     def combine(self, x: Tensor, coefficients: Tensor, row: Tensor | None = None) -> Tensor:
         """Spline values (P,) from coefficients (size,), or from rows (P,) of coefficients (R, size)."""
-        index, value, _ = self.alive(x)
-        if row is not None:
-            index = index + (row * self.size)[:, None]
-        c = coefficients.to(x.dtype).reshape(-1).index_select(0, index.reshape(-1)).reshape(index.shape)
-        return (c * value).sum(1)
+        c = coefficients.to(x.dtype)
+        if self.periodic:
+            c = torch.cat([c, c[..., :3]], -1)
+        polynomials = (c.unfold(-1, 4, 1) @ self.pieces.to(x.dtype)).reshape(-1, 4)  # of every interval, in powers of t
+        k, t = self.locate(x)
+        k = k if row is None else k + row * self.intervals
+        c0, c1, c2, c3 = polynomials.index_select(0, k).unbind(1)
+        inside = t.clamp(0.0, 1.0)
+        value = c0 + inside * (c1 + inside * (c2 + inside * c3))
+        if self.periodic:
+            return value
+        slope = c1 + inside * (2.0 * c2 + inside * (3.0 * c3))
+        return value + slope * (t - inside)
 
     def design_matrix(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Basis functions and their derivatives, (P, size) each: u(x) = B c, u'(x) = B' c."""

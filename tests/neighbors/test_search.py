@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -116,7 +117,7 @@ def test_dense_list_refuses_a_cutoff_beyond_half_the_width() -> None:
 @BUILDERS
 @pytest.mark.parametrize("pbc", [[True] * 3, [True, True, False]])
 def test_a_box_of_zero_volume_is_refused(build: object, pbc: list[bool]) -> None:
-    flat = box(cell=[[9.0, 0, 0], [0, 0, 0], [0, 0, 9.0]], pbc=pbc)
+    flat = replace(box(cell=9.0, pbc=pbc), cell=torch.diag(torch.tensor([9.0, 0.0, 9.0], dtype=torch.float64))[None])
     with pytest.raises(ValueError, match="cell has zero volume"):
         build(flat, 3.0)  # type: ignore[operator]
 
