@@ -44,7 +44,7 @@ def test_the_interactive_surface_tells_values(opened):
     tab = opened[0]
     plot = tab.locator(".js-plotly-plot").first
     plot.scroll_into_view_if_needed()
-    box = plot.locator(".cartesianlayer .subplot.xy .plot").first.bounding_box()
+    box = plot.locator(".nsewdrag").first.bounding_box()
     seen = False
     for f in np.linspace(0.1, 0.9, 9):
         tab.mouse.move(box["x"] + f * box["width"], box["y"] + (1 - f) * box["height"])

@@ -203,8 +203,8 @@ def overview(study: Study) -> Figure:
     """One picture of the whole: the molecule painted by bead over the three free energy surfaces."""
     s = _surface_of(study)
     with theme.style():
-        figure = theme.new_figure(10.2, 3.3)
-        grid = figure.add_gridspec(1, 2, width_ratios=(3.2, 7.6))
+        figure = theme.new_figure(13.6, 3.2)
+        grid = figure.add_gridspec(1, 2, width_ratios=(3.9, 9.7))
         axes = figure.add_subplot(grid[0])
         painter.draw(axes, [layer.frame(0) for layer in map_layers(study, 2)])
         n = study.mapping
@@ -378,7 +378,11 @@ def verdicts(study: Study) -> str:
     """The judgements on convergence, in words."""
     s = _surface_of(study)
     named = (("Reference", s.reference_halves), ("Coarse-grained run", s.simulated_halves), ("Start", s.start))
-    return "".join(blocks.note(f"{name}: {v.sentence}", "good" if v.converged else "warn") for name, v in named if v is not None)
+    return "".join(
+        blocks.note(f"{name}: {v.sentence.replace('+-', '±')}", "good" if v.converged else "warn")
+        for name, v in named
+        if v is not None
+    )
 
 
 def cards(study: Study) -> str:
@@ -410,10 +414,21 @@ def _rounded(value: float) -> str:
 
 
 def timing_table(study: Study) -> str:
-    """Seconds of every stage."""
+    """Seconds of every stage, and the memory that was needed."""
     total = sum(study.timings.values())
     rows = [(stage, f"{seconds:.1f}") for stage, seconds in study.timings.items()]
-    return blocks.table(["stage", "time / s"], [*rows, ("together", f"{total:.1f}")])
+    rows += [("together", f"{total:.1f}"), ("peak memory / GB", f"{_peak_memory() / 1e9:.2f}")]
+    return blocks.table(["stage", "time / s"], rows)
+
+
+def _peak_memory() -> float:
+    """Of this process, bytes; nan where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return float("nan")
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def version_table(study: Study) -> str:
