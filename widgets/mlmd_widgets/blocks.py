@@ -22,6 +22,8 @@ STYLE = (
     "</style>"
 )
 
+LEFT = 'style="text-align:left"'  # in place, since JupyterLab has a rule of its own for table cells
+
 
 @dataclass(frozen=True)
 class Card:
@@ -44,15 +46,17 @@ def cards(items: Sequence[Card]) -> str:
 
 def table(header: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
     """A table; the first column is text, the others are set flush right."""
-    head = "".join(f"<th>{_text(h)}</th>" for h in header)
-    body = "".join("<tr>" + "".join(f"<td>{_text(v)}</td>" for v in row) + "</tr>" for row in rows)
+    head = "".join(f"<th {LEFT if k == 0 else ''}>{_text(h)}</th>" for k, h in enumerate(header))
+    body = "".join(
+        "<tr>" + "".join(f"<td {LEFT if k == 0 else ''}>{_text(v)}</td>" for k, v in enumerate(row)) + "</tr>" for row in rows
+    )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def facts(rows: Sequence[tuple[Any, Any]], title: str = "") -> str:
     """Names and values in two columns, both flush left."""
-    head = f'<thead><tr><th colspan="2">{_text(title)}</th></tr></thead>' if title else ""
-    body = "".join(f"<tr><td>{_text(name)}</td><td>{_text(value)}</td></tr>" for name, value in rows)
+    head = f'<thead><tr><th colspan="2" {LEFT}>{_text(title)}</th></tr></thead>' if title else ""
+    body = "".join(f"<tr><td {LEFT}>{_text(name)}</td><td {LEFT}>{_text(value)}</td></tr>" for name, value in rows)
     return f'<table class="facts">{head}<tbody>{body}</tbody></table>'
 
 

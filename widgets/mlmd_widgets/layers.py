@@ -107,7 +107,9 @@ def bead_layer(
     names = [str(i + 1) for i in range(n)] if names is None else list(names)
     colors = [theme.bead_color(i) for i in range(n)] if colors is None else list(colors)
     radii = np.broadcast_to(np.asarray(radii, dtype=np.float32), (n,)).copy()
-    return Layer(name, x, radii, tuple(colors), tuple(names), tuple(map(tuple, bonds)), BEAD_STICK_RADIUS, opacity, labelled=True)
+    return Layer(
+        name, x, radii, tuple(colors), tuple(names), tuple((i, j) for i, j in bonds), BEAD_STICK_RADIUS, opacity, labelled=True
+    )
 
 
 def bead_radii(atoms: np.ndarray, beads: np.ndarray, groups: Sequence[int]) -> np.ndarray:

@@ -275,11 +275,10 @@ def _run(arguments: argparse.Namespace) -> int:
     known = parameters_of(notebook)
     values = {n: getattr(arguments, n) for n in known if getattr(arguments, n) != known[n].default}
     # Files are named relative to where the command is typed.
+    papermill = require("papermill", extra="notebooks")
     try:
         path = render(notebook, arguments.output, values)
-    except Exception as error:
-        if type(error).__name__ != "PapermillExecutionError":
-            raise
+    except papermill.PapermillExecutionError as error:
         sys.stderr.write(f"{error.ename}: {error.evalue}\nThe page shows how far it came: {arguments.output / 'report.html'}\n")
         return 1
     sys.stdout.write(

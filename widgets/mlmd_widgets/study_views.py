@@ -209,8 +209,8 @@ def overview(study: Study) -> Figure:
         painter.draw(axes, [layer.frame(0) for layer in map_layers(study, 2)])
         n = study.mapping
         axes.set_title(f"{n.n_atoms} atoms, {n.n_beads} beads")
-        names = [figures.axis_name(c) for c in s.coordinates]
-        figures.draw_triple(figure, grid[1].subgridspec(1, 3), s.reference, s.simulated, *names, s.coordinates[0].quantity)
+        x, y = map(figures.axis_name, s.coordinates)
+        figures.draw_triple(figure, grid[1].subgridspec(1, 3), s.reference, s.simulated, x, y, s.coordinates[0].quantity)
     return figure
 
 
@@ -442,7 +442,7 @@ def version_table(study: Study) -> str:
             rows.append((name, importlib.metadata.version(name)))
         except importlib.metadata.PackageNotFoundError:
             continue
-    rows += [("seed", study.settings.seed), ("device", study.settings.device)]
+    rows += [("seed", str(study.settings.seed)), ("device", study.settings.device)]
     return blocks.facts(rows, "versions")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -30,7 +31,7 @@ REFERENCE, CG, PRIOR, BACKMAPPED = BLUE, VERMILION, GREY, GREEN
 REFERENCE_NAME, CG_NAME, PRIOR_NAME = "reference", "coarse-grained", "prior only"
 LANDSCAPE, DIFFERENCE, WEIGHTS = "viridis", "RdBu_r", "Blues"
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "figure.dpi": 110,
     "savefig.dpi": 110,
     "figure.facecolor": "white",
@@ -75,10 +76,10 @@ def new_figure(width: float = 6.4, height: float = 3.6) -> Figure:
     return figure
 
 
-def panels(rows: int, columns: int, width: float = 3.1, height: float = 2.6, **kwargs: object) -> tuple[Figure, list[Axes]]:
+def panels(rows: int, columns: int, width: float = 3.1, height: float = 2.6, **kwargs: Any) -> tuple[Figure, list[Axes]]:
     """A figure with a grid of panels, each ``width`` x ``height`` inches, as a flat list of axes."""
     figure = new_figure(width * columns, height * rows)
-    grid = figure.subplots(rows, columns, squeeze=False, **kwargs)  # type: ignore[arg-type]
+    grid = figure.subplots(rows, columns, squeeze=False, **kwargs)
     return figure, list(grid.flat)
 
 

@@ -106,7 +106,7 @@ def fes_interactive(
             col=k,
             x=x,
             y=y,
-            z=np.where(np.isfinite(z), z, None).tolist(),  # NaN is no JSON
+            z=[[v if np.isfinite(v) else None for v in line] for line in z.tolist()],  # NaN is no JSON
             text=text,
             hovertemplate=f"{xlabel} %{{x:.0f}}, {ylabel} %{{y:.0f}}<br>%{{text}}<extra></extra>",
             zmin=0,
