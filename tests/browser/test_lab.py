@@ -29,7 +29,9 @@ def lab(tmp_path_factory):
     cells = [
         new_code_cell(SETUP),
         new_code_cell("viewer = show_molecule(views.map_layers(study, 20), title='live')"),
-        new_code_cell("from IPython.display import display\npane = views.nglview_pane(study, 5)\ndisplay(pane)"),
+        new_code_cell(
+            "from IPython.display import display\npane = views.nglview_pane(study, 20)\npane.follow(viewer)\ndisplay(pane)"
+        ),
         new_code_cell("show(views.map_picture(study))"),
     ]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
@@ -57,8 +59,19 @@ def test_nglview_draws(lab):
     assert canvas.bounding_box()["width"] == pytest.approx(520, abs=2)
 
 
+def test_stepping_our_viewer_moves_nglview_too(lab):
+    view = lab.locator("canvas").last
+    view.scroll_into_view_if_needed()
+    wait_until(lambda: ink(pixels(view)) > 0.01, 30, "nglview", lab)
+    before = pixels(view)
+    canvas = lab.locator(".mlmd-viewer canvas").first
+    canvas.focus()
+    for _ in range(4):
+        canvas.press("ArrowRight")
+    wait_until(lambda: np.abs(pixels(view) - before).mean() > 0.05, 20, "another frame in nglview", lab)
+
+
 def test_nothing_says_that_it_could_not_be_shown(lab):
     text = lab.locator(".jp-Notebook").inner_text()
     assert "javascript error" not in text.lower()
     assert "not registered" not in text
-    assert np.isfinite(len(text))

@@ -49,3 +49,17 @@ def test_a_pane_shows_every_bead_in_its_colour():
     assert len(pane.children) == 1
     with pytest.raises(ValueError, match="groups has 2 entries for 4 atoms"):
         nglpane.pane(atoms, [0, 1])
+
+
+def test_a_pane_follows_the_frame_of_our_viewer_and_back():
+    from mlmd_widgets.layers import bead_layer
+    from mlmd_widgets.viewer import MoleculeViewer
+
+    xyz = np.random.default_rng(0).normal(size=(3, 4, 3))
+    pane = nglpane.pane(mdtraj.Trajectory(xyz, bead_topology(list("ABCD"), [(0, 1), (1, 2), (2, 3)])))
+    viewer = MoleculeViewer([bead_layer(xyz)])
+    pane.follow(viewer)
+    viewer.frame = 2
+    assert pane.view.frame == 2
+    pane.view.frame = 1
+    assert viewer.frame == 1

@@ -81,7 +81,7 @@ def pane(
 
 
 class Pane(ipywidgets.Box):
-    """A box of fixed size around an NGLWidget."""
+    """A box of fixed size around an NGLWidget; :meth:`follow` keeps it at the frame of another widget."""
 
     def __init__(self, view: Any, size: tuple[int, int]):
         self.view, self.size = view, size
@@ -93,6 +93,11 @@ class Pane(ipywidgets.Box):
         """Give the canvas its size and centre the molecule."""
         self.view._remote_call("setSize", target="Widget", args=[f"{side}px" for side in self.size])
         self.view.center()
+        self.view.control.zoom(0.35)  # nglview leaves more room than a small molecule needs
+
+    def follow(self, other: Any) -> None:
+        """Show the same frame as ``other``, a widget with a trait ``frame``, and the other way round."""
+        ipywidgets.link((other, "frame"), (self.view, "frame"))
 
 
 def _members(groups: Sequence[int] | None, n: int) -> dict[int, list[int]]:
