@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from mlmd import __version__, store, units
 from mlmd.analysis.compare import Comparison, choose_torsions, compare
 from mlmd.analysis.populations import Region
-from mlmd.cg import autoencoder
+from mlmd.cg import autoencoder, force_map
 from mlmd.cg import mapping as maps
 from mlmd.cg.force_matching import ForceReport, batch_of, force_report, invariant_network, match_forces
 from mlmd.cg.groups import united_atoms
@@ -51,6 +51,7 @@ class Settings:
     | hydrogens | of a learned map: "united" with their heavy atom and left out of the reconstruction error, or "free" |
     | rho | weight of the mean square force in the learned map, A^2/(kcal/mol/A)^2 |
     | weighting | bead at the centre of "mass" or the "centroid" |
+    | force_map | forces on beads: "aggregate" (sum over the atoms of a bead) or "optimal" (the exact map with the least noise) |
     | potential | network on top of the prior: "invariant", "schnet", "painn", or "prior" for none |
     | width, depth, cutoff | of the network; cutoff in A for message passing |
     | train_steps, batch, learning_rate | force matching; skipped for data without forces |
@@ -69,6 +70,7 @@ class Settings:
     hydrogens: str = "united"
     rho: float = 1e-4
     weighting: str = "mass"
+    force_map: str = "optimal"
     potential: str = "invariant"
     width: int = 128
     depth: int = 3
@@ -89,7 +91,12 @@ class Settings:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        for name, allowed in (("mapping", MAPPINGS), ("potential", POTENTIALS), ("hydrogens", ("united", "free"))):
+        for name, allowed in (
+            ("mapping", MAPPINGS),
+            ("potential", POTENTIALS),
+            ("hydrogens", ("united", "free")),
+            ("force_map", ("aggregate", "optimal")),
+        ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)!r}: choose one of {', '.join(allowed)}")
         for name in ("n_beads", "width", "depth", "batch", "replicas"):
@@ -159,6 +166,7 @@ class Study:
         self.timings: dict[str, float] = {}
         self.history: dict[str, list[Log]] = {}
         self.autoencoder: autoencoder.AutoencoderResult | None = None
+        self.force_noise: force_map.NoiseReport | None = None
         self._results: dict[str, Any] = {}
         self._fingerprint = _fingerprint(frames)
 
@@ -229,6 +237,9 @@ class Study:
                     f"potential={s.potential!r} acts within molecules only, and there are {mapping.n_molecules} of them: "
                     "use potential='schnet' or 'painn'"
                 )
+            self.force_noise = None
+            if s.force_map == "optimal" and self.frames.forces is not None and mapping.n_beads < mapping.n_atoms:
+                mapping, self.force_noise = with_least_noise(mapping, self.frames)
             self._set("mapping", mapping)
             self._set("beads", mapping.apply(self.frames).to(self.device))
             mapping.save(self.folder / f"mapping-{self._key('mapping')}.npz")
@@ -397,7 +408,7 @@ class Study:
     def _key(self, stage: str) -> str:
         """A short name for all that a stage depends on."""
         order = {
-            "mapping": ("n_beads", "mapping", "groups", "hydrogens", "rho", "weighting", "seed"),
+            "mapping": ("n_beads", "mapping", "groups", "hydrogens", "rho", "weighting", "force_map", "seed"),
             "train": ("potential", "width", "depth", "cutoff", "train_steps", "batch", "learning_rate", "temperature", "device"),
             "refine": ("refine_updates", "refine_rate", "replicas", "time_step"),
             "simulate": ("simulate_ps", "sample_ps", "friction"),
@@ -483,6 +494,14 @@ def hand_made(frames: Frames, settings: Settings) -> Mapping:
         "identity": lambda: maps.select_atoms(frames, list(range(frames.n_atoms))),
     }
     return makers[settings.mapping]()
+
+
+def with_least_noise(mapping: Mapping, frames: Frames, most: int = 5000) -> tuple[Mapping, force_map.NoiseReport]:
+    """The mapping with the exact force map of least noise, fitted on at most ``most`` frames, and the noise before and after."""
+    assert frames.forces is not None
+    some = frames.forces[:: max(1, len(frames) // most)].reshape(-1, mapping.n_atoms, 3).double()
+    weights, report = force_map.optimise(mapping.weights, some, maps.molecule_of(frames).constraints)
+    return mapping.with_force_weights(weights, **{"force map": "optimal"}), report
 
 
 def one_basin(
