@@ -6,7 +6,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from mlmd_widgets import report
+from mlmd_widgets import report, study_views
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from mlmd import cli
@@ -49,7 +49,7 @@ def test_whole_numbers_are_fine_where_numbers_are_asked_for():
 
 
 def test_the_report_offers_settings_of_a_study_with_the_defaults_of_a_study():
-    own = {"rho"}  # the report weighs forces a little, where there are any
+    own = {"groups"}  # text on the command line, tuples in Python
     known = report.parameters_of(report.find_notebook())
     shared = {f.name: f.default for f in fields(Settings) if f.name in known}
     assert len(shared) >= 8
@@ -112,3 +112,17 @@ def test_a_notebook_that_fails_leaves_the_page_as_far_as_it_came(tmp_path):
     text = (tmp_path / "out" / "report.html").read_text()
     assert "so far" in text
     assert "no further" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "groups"),
+    [(None, ()), ("", ()), ("0-3, 8; 4-7", ((0, 1, 2, 3, 8), (4, 5, 6, 7))), (" 1 ;2 - 3;", ((1,), (2, 3)))],
+)
+def test_groups_of_atoms_can_be_given_as_text(text, groups):
+    assert study_views.parse_groups(text) == groups
+
+
+@pytest.mark.parametrize("text", ["a", "3-1", "1,,2", "1 2"])
+def test_groups_that_are_no_indices_are_refused(text):
+    with pytest.raises(ValueError, match="no atom index or range"):
+        study_views.parse_groups(text)

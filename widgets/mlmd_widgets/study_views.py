@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import importlib.metadata
 import platform
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import date
@@ -32,6 +33,23 @@ SCANNED_FRAMES = 4000  # maps of other sizes are compared on so many frames
 SIZES = (3, 4, 5, 6, 8, 10, 12)
 REPORTED = ("mlmd", "torch", "numpy", "scipy", "mdtraj", "vesin", "plotly", "matplotlib")
 RHO_SCAN = (0.0, 1e-5, 1e-4, 1e-3)  # A^2/(kcal/mol/A)^2
+
+
+def parse_groups(text: str | None) -> tuple[tuple[int, ...], ...]:
+    """Groups of atom indices from "0-3, 8; 4-7": beads are separated by semicolons, ranges include both ends.
+
+    Raises:
+        ValueError: anything that is no index or range.
+    """
+    return tuple(tuple(_indices(part, text or "")) for part in (text or "").split(";") if part.strip())
+
+
+def _indices(part: str, text: str) -> Iterator[int]:
+    for item in part.split(","):
+        found = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", item)
+        if not found or (found[2] and int(found[2]) < int(found[1])):
+            raise ValueError(f"groups={text!r}: {item.strip()!r} is no atom index or range; write for instance '0-3, 8; 4-7'")
+        yield from range(int(found[1]), int(found[2] or found[1]) + 1)
 
 
 def bead_names(study: Study) -> list[str]:
@@ -170,6 +188,14 @@ def force_table(study: Study) -> str:
     if r is None:
         return blocks.note("The data hold no forces: the potential was fitted to the structure alone, by relative entropy.")
     factor, unit = units.SHOWN["force^2"]
+    noise = getattr(study, "force_noise", None)
+    note = ""
+    if noise is not None:
+        before, after = noise.held_out_before / factor, noise.held_out_after / factor
+        note = blocks.note(
+            f"Forces of atoms are mapped onto beads by the exact force map of least noise: mean square force per bead {after:.0f} instead of "
+            f"{before:.0f} {unit} on {noise.n_held_out} held-out frames."
+        )
     rows = [
         (name, blocks.with_error(value / factor, error / factor), f"{100 * r.explained(value):.1f} %")
         for name, value, error in (
@@ -179,7 +205,7 @@ def force_table(study: Study) -> str:
             ("noise (estimate)", r.noise, r.noise_error),
         )
     ]
-    return blocks.table([f"on {r.frames} held-out frames", f"mean square error / {unit}", "explained"], rows)
+    return note + blocks.table([f"on {r.frames} held-out frames", f"mean square error / {unit}", "explained"], rows)
 
 
 def refinement(study: Study) -> Figure | None:
@@ -387,7 +413,13 @@ def verdicts(study: Study) -> str:
 
 def cards(study: Study) -> str:
     """The numbers to read first."""
-    out = [Card(f"{study.mapping.n_atoms} → {study.mapping.n_beads}", "", f"atoms to beads, {study.settings.mapping} map")]
+    out = [
+        Card(
+            f"{study.mapping.n_atoms} → {study.mapping.n_beads}",
+            "",
+            f"atoms to beads, {'own' if study.settings.groups else study.settings.mapping} map",
+        )
+    ]
     if study.mapping.n_beads < study.mapping.n_atoms:
         out.append(Card(f"{rmsd_put_back(study.mapping, study.frames):.2f}", "Å", "RMSD of all atoms put back by a linear decoder"))
     if study.forces is not None:
