@@ -154,7 +154,7 @@ def render(notebook: Path, output: Path, values: dict[str, Any], progress: Any =
                 progress_bar=False,
                 stderr_file=progress,
                 cwd=str(Path.cwd()),
-                extra_arguments=["--IPKernelApp.log_level=40"],  # the kernel has warnings of its own that say nothing here
+                extra_arguments=["--IPKernelApp.log_level=50"],  # the kernel has warnings of its own that say nothing here
             )
         except papermill.PapermillExecutionError as error:
             failure = error
