@@ -69,40 +69,30 @@ class _PerCoordinate(Law):
         return u.sum(0)
 
 
-@configurable
-class HarmonicBonds(_PerCoordinate):
-    """u = k/2 (r - r0)^2 on the given rows of the coordinates' distances; k (K,) in eV/A^2, r0 (K,) in A."""
-
-    def __init__(self, rows: Tensor | Sequence[int], k: Tensor, r0: Tensor):
+class _Harmonic(_PerCoordinate):
+    def __init__(self, rows: Tensor | Sequence[int], k: Tensor, centre: Tensor):
         super().__init__(rows)
-        self.k, self.r0 = (nn.Parameter(torch.as_tensor(v).clone().reshape(-1, 1)) for v in (k, r0))
+        self.k, self.centre = (nn.Parameter(torch.as_tensor(v).clone().reshape(-1, 1)) for v in (k, centre))
 
     def u(self, q: Tensor) -> Tensor:
-        return 0.5 * self.k * (q - self.r0).square()
+        return 0.5 * self.k * (q - self.centre).square()
 
     def u_and_slope(self, q: Tensor) -> tuple[Tensor, Tensor]:
-        d = q - self.r0
+        d = q - self.centre
         slope = self.k * d
         return 0.5 * slope * d, slope
 
 
 @configurable
-class HarmonicAngles(_PerCoordinate):
-    """u = k/2 (theta - theta0)^2; k (K,) in eV/rad^2, theta0 (K,) in rad."""
+class HarmonicBonds(_Harmonic):
+    """u = k/2 (r - centre)^2 on the given rows of the coordinates' distances; k (K,) in eV/A^2, centre (K,) in A."""
+
+
+@configurable
+class HarmonicAngles(_Harmonic):
+    """u = k/2 (theta - centre)^2; k (K,) in eV/rad^2, centre (K,) in rad."""
 
     kind = "angles"
-
-    def __init__(self, rows: Tensor | Sequence[int], k: Tensor, theta0: Tensor):
-        super().__init__(rows)
-        self.k, self.theta0 = (nn.Parameter(torch.as_tensor(v).clone().reshape(-1, 1)) for v in (k, theta0))
-
-    def u(self, q: Tensor) -> Tensor:
-        return 0.5 * self.k * (q - self.theta0).square()
-
-    def u_and_slope(self, q: Tensor) -> tuple[Tensor, Tensor]:
-        d = q - self.theta0
-        slope = self.k * d
-        return 0.5 * slope * d, slope
 
 
 @configurable

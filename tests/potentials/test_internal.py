@@ -41,7 +41,9 @@ def test_both_ways_to_compute_them_agree(molecules, coordinates):
 
 def test_closed_form_gradients_are_the_derivatives(molecules, coordinates):
     flat = molecules.reshape(-1, 3).requires_grad_()
-    slopes = tuple(torch.randn(v.shape, generator=torch.Generator().manual_seed(k)).double() for k, v in enumerate(coordinates(flat)))
+    slopes = tuple(
+        torch.randn(v.shape, generator=torch.Generator().manual_seed(k)).double() for k, v in enumerate(coordinates(flat))
+    )
     total = sum((s * v).sum() for s, v in zip(slopes, coordinates(flat)))
     (expected,) = torch.autograd.grad(total, flat)
     assert torch.allclose(coordinates.pull_back(coordinates.geometry(flat), slopes), expected, atol=1e-6)
@@ -58,7 +60,10 @@ def test_reflection_turns_the_sign_of_dihedrals_and_nothing_else(molecules, coor
 def test_a_straight_angle_has_finite_forces_and_a_smooth_law_none():
     line = torch.tensor([[-1.0, 0, 0], [0, 0, 0], [1.0, 0, 0]]).double()
     coordinates = InternalCoordinates(3, torch.combinations(torch.arange(3)), torch.tensor([[0, 1, 2]]))
-    for law, still in ((CosineAngles([0], torch.ones(1), -torch.ones(1)), True), (HarmonicAngles([0], torch.ones(1), torch.ones(1)), False)):
+    for law, still in (
+        (CosineAngles([0], torch.ones(1), -torch.ones(1)), True),
+        (HarmonicAngles([0], torch.ones(1), torch.ones(1)), False),
+    ):
         with torch.no_grad():
             _, forces = Bonded(coordinates, [law]).double().analytic(System.single(line))
         assert bool(torch.isfinite(forces).all())
