@@ -18,7 +18,7 @@ from mlmd.learn import Average, Checkpoint, cosine, fit
 from mlmd.md import Langevin, State, half_step_kT, rest, simulate, thermal_velocities
 from mlmd.md.pivot import Pivots, pivot, rotatable
 from mlmd.neighbors import neighbors
-from mlmd.potentials.bonded import Bonded
+from mlmd.potentials.bonded import Bonded, FourierDihedrals
 
 
 class PersistentReplicas:
@@ -89,6 +89,7 @@ def refine(
     reference_batch: int = 2000,
     friction: float = 5 / units.ps,
     learning_rate: float = 1e-4,
+    torsion_rate: float = 4e-4,
     average: float = 0.99,
     start: Tensor | None = None,
     seed: int = 0,
@@ -110,6 +111,7 @@ def refine(
         steps_per_update, pivots_per_update: time steps, and Monte Carlo rotations about bonds before them, without which slow
             torsions would not reach equilibrium during the fit; molecules in a box make none.
         frames: reference beads. dt, friction: of the replicas, fs and 1/fs.
+        learning_rate, torsion_rate: of Adam, for parameters in general and for the Fourier terms of dihedrals (eV).
         start: (replicas, n, 3) positions to start from; default: random reference frames (training only: production runs should
             start in one basin).
         watch: receives the newest snapshot (replicas, n, 3) after every update.
@@ -156,8 +158,10 @@ def refine(
         index, snapshots = data
         return {"relative entropy gradient": (reference(index).mean() - _energies(model, system, snapshots).mean()) / kT}
 
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(parameters, lr=learning_rate, betas=(0.0, 0.99))
+    few = [p for law in model.modules() if isinstance(law, FourierDihedrals) for p in law.parameters() if p.requires_grad]
+    many = [p for p in model.parameters() if p.requires_grad and not any(p is q for q in few)]
+    groups = [{"params": group, "lr": rate} for group, rate in ((many, learning_rate), (few, torsion_rate)) if group]
+    optimizer = torch.optim.Adam(groups, betas=(0.0, 0.99))
     mean = Average(average)
     extra: list[Any] = [mean, *callbacks]
     if checkpoint:

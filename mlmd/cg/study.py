@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import time
+import warnings
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
@@ -25,13 +27,14 @@ from mlmd.cg.groups import united_atoms
 from mlmd.cg.mapping import Mapping
 from mlmd.cg.priors import MIN_FRAMES, Priors, fit_priors, single_molecules
 from mlmd.cg.relative_entropy import refine, suggested_time_step
+from mlmd.errors import BrokenCheckpoint
 from mlmd.frames import Frames
 from mlmd.md import Langevin, Recorder, produce, read_production, rest, simulate, thermal_velocities
 from mlmd.nn.painn import PaiNN
 from mlmd.nn.schnet import SchNet
 from mlmd.observables.coordinates import Coordinate
 from mlmd.observables.terms import internal_terms
-from mlmd.potentials.bonded import Bonded
+from mlmd.potentials.bonded import Bonded, FourierDihedrals
 from mlmd.potentials.compose import Sum
 
 Log = dict[str, Any]
@@ -280,7 +283,7 @@ class Study:
             torch.manual_seed(s.seed)
             network = self._network()
             if network is not None:
-                self._set("potential", combined(prior, network))
+                self._set("potential", combined(copy.deepcopy(prior), network))  # refining must not reach back into the prior
             if self.beads.forces is None:
                 self._set("forces", None)
                 yield self._note("train", skipped="the data have no forces: structure-based path, the ensemble alone is fitted")
@@ -291,9 +294,15 @@ class Study:
             yield self._note("train", **self.forces.to_dict())  # type: ignore[union-attr]
 
     def refine(self) -> Iterator[Log]:
-        """Relative entropy: the ensemble itself is fitted, starting from the matched forces; ``forces`` is measured again."""
+        """Relative entropy: the ensemble itself is fitted, starting from the matched forces; ``forces`` is measured again.
+
+        Besides the network the Fourier terms of the dihedrals are trained: few parameters that act on the populations of rare basins,
+        for which the signal in the many weights of the network is lost in the noise of the replicas.
+        """
         with self._timed("refine"):
             s, model = self.settings, self.potential
+            for law in torsions(model):
+                law.requires_grad_(True)
             if s.refine_updates == 0 or not any(p.requires_grad for p in model.parameters()):
                 yield self._note("refine", skipped="no updates were asked for, or there is nothing to train")
                 return
@@ -391,11 +400,7 @@ class Study:
         """Run a stage that changes ``module``, or take its finished result from the folder."""
         path = self.folder / f"{stage}-{self._key(stage)}.npz"
         steps = self.settings.train_steps if stage == "train" else self.settings.refine_updates
-        if path.exists():
-            tree = store.load_tree(path)
-            module.load_state_dict(tree["state"])
-            self.history[stage] = tree["history"]
-            self.timings[stage] = tree["seconds"]
+        if path.exists() and self._take(stage, path, module):
             yield {"stage": stage, "loaded": path.name}
             return
         self.history[stage] = []
@@ -404,6 +409,18 @@ class Study:
             yield self._note(stage, steps=steps, **log)
         tree = {"state": module.state_dict(), "history": self.history[stage], "seconds": time.perf_counter() - began}
         store.save_tree(path, tree)
+
+    def _take(self, stage: str, path: Path, module: nn.Module) -> bool:
+        """Load a finished stage; a file that is damaged or of another version of the library is made again, with a warning."""
+        try:
+            tree = store.load_tree(path)
+            module.load_state_dict(tree["state"])
+        except (BrokenCheckpoint, KeyError, RuntimeError) as error:
+            warnings.warn(f"{path.name} cannot be used ({error}); the stage is run again", stacklevel=3)
+            return False
+        self.history[stage] = tree["history"]
+        self.timings[stage] = tree["seconds"]
+        return True
 
     def _key(self, stage: str) -> str:
         """A short name for all that a stage depends on."""
@@ -451,6 +468,12 @@ class _Timer:
 
     def __exit__(self, *_: object) -> None:
         self.table.setdefault(self.stage, time.perf_counter() - self.began)
+
+
+def torsions(potential: nn.Module) -> list[FourierDihedrals]:
+    """The Fourier dihedral terms of a potential that has a network besides them; none of a prior alone."""
+    laws = [m for m in potential.modules() if isinstance(m, FourierDihedrals)]
+    return laws if any(p.requires_grad for p in potential.parameters()) else []
 
 
 def combined(prior: nn.Module, network: nn.Module) -> nn.Module:

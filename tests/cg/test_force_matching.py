@@ -93,7 +93,7 @@ def test_superposition_finds_the_rotation():
 
 
 def test_relative_entropy_recovers_the_hand_of_a_dihedral_and_resumes_bit_for_bit(data, tmp_path):
-    settings = dict(dt=4.0, updates=80, replicas=100, learning_rate=3e-3, memory=6, average=0.9, seed=1, every=1)
+    settings = dict(dt=4.0, updates=80, replicas=100, torsion_rate=3e-3, memory=6, average=0.9, seed=1, every=1)
 
     def wrong_hand():
         prior = fit_priors(data).potential.requires_grad_(False)

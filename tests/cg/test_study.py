@@ -84,6 +84,17 @@ def test_a_second_study_of_the_same_takes_finished_stages_from_the_folder(study,
     assert len(again.history["train"]) > 10
 
 
+def test_a_damaged_result_is_noticed_and_made_again(study, alanine, tmp_path):
+    whole = Study(alanine, TINY, tmp_path)
+    list(whole.run())
+    (stored,) = tmp_path.glob("train-*.npz")
+    stored.write_bytes(stored.read_bytes()[:-100])
+    again = Study(alanine, TINY, tmp_path)
+    with pytest.warns(UserWarning, match="run again"):
+        list(again.run())
+    assert torch.equal(again.samples, study.samples)
+
+
 def test_an_interrupted_study_ends_like_one_that_was_not(study, alanine, tmp_path):
     for stage, stop in (("train", 30.0), ("refine", 5.0)):
         broken = Study(alanine, TINY, tmp_path)
