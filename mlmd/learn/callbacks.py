@@ -26,7 +26,8 @@ class ClipGradient:
 class Average:
     """Exponential moving average of the parameters, m <- d m + (1 - d) p; written into the model at the end.
 
-    d = min(decay, (1 + step) / (10 + step)): early on the average is short, so that it does not remember the untrained start.
+    d = min(decay, (1 + step) / (4 + step)): at any time at most the last third of the steps so far, so that a short training does not
+    remember its start.
     """
 
     def __init__(self, decay: float):
@@ -39,7 +40,7 @@ class Average:
 
     @torch.no_grad()
     def after_update(self, loop: Loop) -> None:
-        decay = min(self.decay, (1 + loop.step) / (10 + loop.step))
+        decay = min(self.decay, (1 + loop.step) / (4 + loop.step))
         for k, p in loop.model.named_parameters():
             if k in self.mean:
                 self.mean[k].lerp_(p, 1 - decay)
