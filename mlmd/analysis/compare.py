@@ -76,7 +76,7 @@ class SurfaceComparison:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Everything that is laid over the reference; ``surface`` is None for single-bead molecules, ``rdfs`` is empty without a box."""
+    """Everything that is laid over the reference; ``surface`` is None for single-bead molecules, ``rdfs`` is empty without a box or with one molecule in it."""
 
     kT: float
     overlays: tuple[Overlay, ...]
@@ -154,7 +154,8 @@ def compare(
     if n > 1:
         cvs = choose_torsions(ref, terms, names) if cvs is None else cvs
         surface = _surface(ref, whole, first, cvs, kT, regions, start, bins, n_blocks, seed)
-    rdfs = _rdfs(reference, x, box, r_max, n_blocks) if reference.periodic else {}
+    alone = n == reference.n_atoms and bool(reference.bonds)  # g(r) of one molecule in its box says nothing beyond its distances
+    rdfs = _rdfs(reference, x, box, r_max, n_blocks) if reference.periodic and not alone else {}
     size = len(reference) * (reference.n_atoms // n)
     return Comparison(kT, tuple(overlays), rdfs, surface, size, x.shape[0] * x.shape[1] * (x.shape[2] // n), x.shape[1])
 
@@ -323,7 +324,7 @@ def _rdfs(reference: Frames, x: Tensor, cell: Tensor | None, r_max: float | None
     out = {}
     for a in range(len(kinds)):
         for b in range(a, len(kinds)):
-            if a == b and int((types == a).sum()) < 2:
+            if not _pairs_left(types, a, b, exclude):
                 continue
             both = [
                 rdf(f, c, r_max=r_max, types=types, between=(a, b), exclude=exclude, n_blocks=n_blocks)
@@ -331,6 +332,15 @@ def _rdfs(reference: Frames, x: Tensor, cell: Tensor | None, r_max: float | None
             ]
             out[f"{kinds[a]}-{kinds[b]}"] = (both[0], both[1])
     return out
+
+
+def _pairs_left(types: Tensor, a: int, b: int, exclude: list[tuple[int, ...]]) -> bool:
+    """Whether any pair of these two types remains without the excluded ones."""
+    total = int((types == a).sum()) * int((types == b).sum())
+    if a == b:
+        total = (total - int((types == a).sum())) // 2
+    left_out = {tuple(sorted(p)) for p in exclude if sorted((int(types[p[0]]), int(types[p[1]]))) == [a, b]}
+    return total > len(left_out)
 
 
 def _overlay_numbers(o: Overlay) -> dict[str, Any]:

@@ -302,7 +302,10 @@ def learn_mapping(
     units = rigid_groups(mol.n, mol.constraints if together is None else list(together))
     maps.check_n_beads(n_beads, mol.n)
     if n_beads > len(units):
-        raise ValueError(f"n_beads={n_beads}: atoms that stay together leave only {len(units)} independent units")
+        raise ValueError(
+            f"n_beads={n_beads}: atoms that stay together (rigid bonds, hydrogens united with their heavy atoms) leave only {len(units)} "
+            f"independent units: ask for at most {len(units)} beads, or let hydrogens go their own way (hydrogens='free')"
+        )
     if rho < 0 or disconnected_penalty < 0:
         raise ValueError(f"rho={rho:g}, disconnected_penalty={disconnected_penalty:g}: weights must not be negative")
     if rho > 0 and stats.forces is None:

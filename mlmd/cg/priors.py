@@ -103,7 +103,10 @@ def fit_priors(frames: Frames, *, kT: float | None = None, repulsion_power: int 
     if len(x) < MIN_FRAMES:
         raise ValueError(f"{len(x)} frames are too few to fit priors: at least {MIN_FRAMES} are needed")
     if n < 2:
-        raise ValueError("n_beads=1: a single bead has no internal coordinates, nothing can be learned; use at least 2 beads")
+        raise ValueError(
+            "the map has one bead a molecule (n_beads=1), which has no internal coordinates: nothing can be learned; "
+            "use at least 2 beads, or another mapping"
+        )
     coordinates, terms = molecule_coordinates(n, bonds)
     geometry = coordinates.geometry(x.reshape(-1, 3).double())
     beta = 1 / kT

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mlmd.analysis import ALPHA_R, PHI_POSITIVE, Region, choose_torsions, compare
-from mlmd.analysis.compare import molecule_size
+from mlmd.analysis.compare import _pairs_left, molecule_size
 from mlmd.analysis.coordinates import basins, torsion_score
 from mlmd.frames import Frames, bead_topology
 from mlmd.observables import Coordinate, internal_terms
@@ -214,6 +214,23 @@ def test_molecules_of_a_box_are_pooled_and_g_is_compared() -> None:
     assert abs(np.average(a.g, weights=a.r**2) - 1) < 0.1  # molecules at random places do not know of each other
     assert result.summary()["rdf"]["B0-B0"]["mean_error"] > 0
     assert np.abs(b.g - a.g).mean() < 3 * result.summary()["rdf"]["B0-B0"]["mean_error"]
+
+
+@pytest.mark.parametrize("n", [3, 5])
+def test_one_molecule_in_a_box_has_no_g(n: int) -> None:
+    cell = 20 * torch.eye(3, dtype=torch.float64)
+    x = torch.arange(n)[:, None] * torch.tensor([1.5, 0, 0]) + 0.3 * torch.rand(200, n, 3, dtype=torch.float64)
+    result = compare(frames(x, [(i, i + 1) for i in range(n - 1)], cell=cell.expand(200, 3, 3)), x.reshape(20, 10, n, 3))
+    assert result.rdfs == {}
+    assert result.surface is not None
+
+
+def test_kinds_of_pairs_that_bonds_and_angles_leave_nothing_of_have_no_g() -> None:
+    types = torch.tensor([0, 0, 1])
+    assert not _pairs_left(types, 0, 0, [(0, 1)])
+    assert _pairs_left(types, 0, 1, [(0, 1)])
+    assert not _pairs_left(types, 1, 1, [])
+    assert not _pairs_left(types, 0, 1, [(0, 2), (2, 1)])
 
 
 def test_single_bead_fluids_have_only_g() -> None:

@@ -100,5 +100,5 @@ def test_priors_refuse_what_cannot_be_fitted():
         fit_priors(Frames(x, topology))
     with pytest.raises(ValueError, match="50 frames are too few"):
         fit_priors(Frames(x[:50], topology, kT=KT))
-    with pytest.raises(ValueError, match="single bead"):
+    with pytest.raises(ValueError, match="one bead a molecule"):
         fit_priors(Frames(x[:, :1], bead_topology(["A"], []), kT=KT))
