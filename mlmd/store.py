@@ -22,6 +22,26 @@ from mlmd.errors import BrokenCheckpoint
 KIND = "mlmd.tree"
 
 
+def writable_folder(path: str | Path, argument: str) -> Path:
+    """The folder ``path``, made if it is not there; refused before any work is done for it if nothing can be written into it.
+
+    Raises:
+        ValueError: naming the argument, the folder and the reason.
+    """
+    path = Path(path)
+    probe = path / f".probe-{secrets.token_hex(6)}"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        reason = (
+            "a file is in the way" if isinstance(error, (FileExistsError, NotADirectoryError)) else error.strerror or str(error)
+        )
+        raise ValueError(f"{argument}={str(path)!r}: no folder can be written there ({reason}); choose another one") from error
+    return path
+
+
 def write_atomic(path: str | Path, write: Callable[[str], object]) -> Path:
     """Call ``write(temporary_name)``, force the bytes to disk and rename to ``path``: a kill leaves the old file or the new one."""
     path = Path(path)

@@ -1,6 +1,8 @@
 """Parameters are read from the notebook itself, unknown ones refused, and the page stands alone."""
 
+import inspect
 import io
+import warnings
 from dataclasses import fields
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from mlmd_widgets import report, study_views
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from mlmd import cli
+from mlmd import io as io_of_mlmd
 from mlmd.cg.study import Settings
 
 
@@ -126,3 +129,48 @@ def test_groups_of_atoms_can_be_given_as_text(text, groups):
 def test_groups_that_are_no_indices_are_refused(text):
     with pytest.raises(ValueError, match="no atom index or range"):
         study_views.parse_groups(text)
+
+
+def _fails_with(tmp_path: Path, monkeypatch, line: str) -> int:
+    path = _notebook(tmp_path, 'runs: str = "runs"', new_code_cell(line))
+    monkeypatch.setattr(report, "find_notebook", lambda: path)
+    return cli.main(["report", "--output", str(tmp_path / "out"), "--runs", str(tmp_path / "runs")])
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        ("raise ValueError('n_beads=0: must be at least 1')", 2),
+        ("open('nowhere.xtc')", 2),
+        ("from mlmd.errors import BrokenCheckpoint; raise BrokenCheckpoint('a.npz is damaged')", 2),
+        ("1 / 0", 1),
+    ],
+)
+def test_bad_input_found_by_the_notebook_ends_with_status_2_and_other_errors_with_1(tmp_path, monkeypatch, capsys, line, status):
+    pytest.importorskip("papermill")
+    assert _fails_with(tmp_path, monkeypatch, line) == status
+    last = capsys.readouterr().err.strip().splitlines()[-2]
+    assert last.startswith("mlmd: ") == (status == 2)
+
+
+@pytest.mark.parametrize("argument", ["output", "runs"])
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_run(tmp_path, capsys, argument):
+    (tmp_path / "file").write_text("in the way")
+    folders = {"output": tmp_path / "out", "runs": tmp_path / "runs"} | {argument: tmp_path / "file"}
+    assert cli.main(["report", *(f"--{k}={v}" for k, v in folders.items())]) == 2
+    message = capsys.readouterr().err
+    assert f"{argument}=" in message and "a file is in the way" in message
+    assert not (tmp_path / "out" / "report.ipynb").exists()
+
+
+def test_every_argument_of_the_reader_that_its_messages_name_is_a_parameter_of_the_report():
+    known = set(report.parameters_of(report.find_notebook()))
+    assert set(inspect.signature(io_of_mlmd.read).parameters) - {"min_frames", "check"} <= known
+
+
+def test_doubts_about_the_data_are_kept_for_the_page_and_still_warned_of():
+    with pytest.warns(io_of_mlmd.InputWarning, match="in nm"), study_views.doubts() as found:
+        warnings.warn("in nm?", io_of_mlmd.InputWarning, stacklevel=1)
+    assert found == ["in nm?"]
+    assert "in nm?" in study_views.doubt_notes(found)
+    assert study_views.doubt_notes([]) == ""

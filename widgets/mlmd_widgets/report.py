@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import builtins
 import json
 import os
 import re
@@ -21,7 +22,9 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from mlmd import errors
 from mlmd.errors import require
+from mlmd.store import writable_folder, write_atomic
 
 PAGE = Path(__file__).parent / "report_page.html"
 KINDS = {"int": int, "float": float, "str": str, "bool": bool}
@@ -141,8 +144,7 @@ def render(notebook: Path, output: Path, values: dict[str, Any], progress: Any =
     check_values(parameters_of(notebook), values)
     papermill = require("papermill", extra="notebooks")
     nbformat = require("nbformat", extra="notebooks")
-    output = Path(output)
-    output.mkdir(parents=True, exist_ok=True)
+    output = writable_folder(output, "output")
     executed = output / "report.ipynb"
     failure = None
     with _environment(MLMD_HEADLESS="1"):
@@ -158,8 +160,6 @@ def render(notebook: Path, output: Path, values: dict[str, Any], progress: Any =
             )
         except papermill.PapermillExecutionError as error:
             failure = error
-    from mlmd.store import write_atomic
-
     page = to_html(nbformat.read(executed, as_version=4))
     path = write_atomic(output / "report.html", lambda name: Path(name).write_text(page, encoding="utf-8"))
     if failure is not None:
@@ -270,17 +270,26 @@ def _add_option(group: Any, p: Parameter) -> None:
         group.add_argument(option, type=p.parse, default=p.default, metavar=p.kind.__name__.upper(), help=text)
 
 
+def is_bad_input(kind: str) -> bool:
+    """Whether an exception of that name says that the input is at fault, as :func:`mlmd.cli.main` takes it."""
+    found = getattr(builtins, kind, getattr(errors, kind, None))
+    return isinstance(found, type) and issubclass(found, (ValueError, OSError, ImportError))
+
+
 def _run(arguments: argparse.Namespace) -> int:
     notebook = find_notebook()
     known = parameters_of(notebook)
     values = {n: getattr(arguments, n) for n in known if getattr(arguments, n) != known[n].default}
     # Files are named relative to where the command is typed.
     papermill = require("papermill", extra="notebooks")
+    writable_folder(arguments.runs, "runs")
     try:
         path = render(notebook, arguments.output, values)
     except papermill.PapermillExecutionError as error:
-        sys.stderr.write(f"{error.ename}: {error.evalue}\nThe page shows how far it came: {arguments.output / 'report.html'}\n")
-        return 1
+        bad_input = is_bad_input(error.ename)
+        sys.stderr.write(f"mlmd: {error.evalue}\n" if bad_input else f"{error.ename}: {error.evalue}\n")
+        sys.stderr.write(f"The page shows how far it came: {arguments.output / 'report.html'}\n")
+        return 2 if bad_input else 1
     sys.stdout.write(
         f"The report is in {path.resolve()} ({path.stat().st_size / 1e6:.1f} MB); open it in any browser, no network is needed.\n"
     )

@@ -6,7 +6,9 @@ import html
 import importlib.metadata
 import platform
 import re
+import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import date
 from typing import Any
@@ -23,6 +25,7 @@ from mlmd.cg.force_map import rigid_groups
 from mlmd.cg.mapping import Mapping
 from mlmd.cg.study import Settings, Study, autoencoder_options
 from mlmd.frames import Frames, bead_topology
+from mlmd.io.checks import InputWarning
 from mlmd.observables import Density1D
 from mlmd_widgets import blocks, figures, layers, painter, theme, viewer
 from mlmd_widgets.blocks import Card
@@ -476,6 +479,24 @@ def version_table(study: Study) -> str:
             continue
     rows += [("seed", str(study.settings.seed)), ("device", study.settings.device)]
     return blocks.facts(rows, "versions")
+
+
+@contextmanager
+def doubts() -> Iterator[list[str]]:
+    """Collects what the checks at the door warn of while data are read, and still warns of it."""
+    found: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", InputWarning)
+        yield found
+    for w in caught:
+        if issubclass(w.category, InputWarning):
+            found.append(str(w.message))
+        warnings.warn_explicit(w.message, w.category, w.filename, w.lineno)
+
+
+def doubt_notes(found: Sequence[str]) -> str:
+    """The doubts of the checks at the door, to be read before anything that follows from the data."""
+    return "".join(blocks.note(text, "warn") for text in found)
 
 
 def data_table(frames: Frames, name: str) -> str:
