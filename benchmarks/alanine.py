@@ -22,7 +22,7 @@ from record import record
 
 from mlmd import datasets, units
 from mlmd.analysis.compare import compare
-from mlmd.analysis.populations import ALPHA_R, PHI_POSITIVE, population_difference
+from mlmd.analysis.populations import ALPHA_R, PHI_POSITIVE, Region, population_difference
 from mlmd.cg.study import Settings, Study
 from mlmd.frames import Frames, bead_topology
 from mlmd.observables.coordinates import Coordinate
@@ -36,6 +36,14 @@ BEADS = {
         ((0, 1, 2, 4), (1, 2, 4, 5)),
     ),
     "5-bead": ("cgnet_ala2", ["C", "N", "CA", "C", "N"], [(0, 1), (1, 2), (2, 3), (3, 4)], ((0, 1, 2, 3), (1, 2, 3, 4))),
+}
+
+# With the learned map of 6 beads (CH3 | CONH | CA | CB | CONH | CH3) the sign of the first bead dihedral is opposite to that of phi; these
+# regions agree with the atomistic ones in 99.2 % (alpha_R) and 99.7 % (phi > 0) of the reference frames.
+REGIONS = {
+    "learned": [Region("alpha_R", ((0.0, np.pi), (-2.1, 0.9))), Region("phi > 0", ((-np.pi, 0.0), None))],
+    "6-bead": [ALPHA_R, PHI_POSITIVE],
+    "5-bead": [ALPHA_R, PHI_POSITIVE],
 }
 
 
@@ -124,7 +132,7 @@ def main() -> None:
         print(rows[-1], flush=True)
     notes = """JS: Jensen-Shannon divergence (natural log) of the 60 x 60 histograms of the two dihedrals, all samples after the discarded
 start, against all reference frames. Floors: expected for equal distributions at these sample sizes (independent draws; interleaved blocks).
-alpha_R: phi < 0 and -2.1 < psi < 0.9 rad. All replicas start in one window of +-0.6 rad around the fullest bin."""
+alpha_R: phi < 0 and -2.1 < psi < 0.9 rad; for the learned map the corresponding regions of its two bead dihedrals. All replicas start in one window of +-0.6 rad around the fullest bin."""
     record(args.name or f"alanine-{args.data}", rows, f"python benchmarks/alanine.py --data {args.data}", notes)
 
 
