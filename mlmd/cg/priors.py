@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mlmd.cg.groups import components
 from mlmd.frames import Frames
 from mlmd.observables.terms import Terms, internal_terms
 from mlmd.potentials.bonded import Bonded, CosineAngles, FourierDihedrals, HarmonicAngles, HarmonicBonds, Law, PowerRepulsion
@@ -94,7 +95,7 @@ def fit_priors(frames: Frames, *, kT: float | None = None, repulsion_power: int 
         kT: in eV; default: that of the frames.
 
     Raises:
-        ValueError: no temperature, fewer than 100 frames, or a molecule of one bead.
+        ValueError: no temperature, fewer than 100 frames, a molecule of one bead, or one in pieces that no bond joins.
     """
     kT = kT if kT is not None else frames.kT
     if kT is None:
@@ -106,6 +107,12 @@ def fit_priors(frames: Frames, *, kT: float | None = None, repulsion_power: int 
         raise ValueError(
             "the map has one bead a molecule (n_beads=1), which has no internal coordinates: nothing can be learned; "
             "use at least 2 beads, or another mapping"
+        )
+    pieces = components(n, bonds)
+    if bonds and len(pieces) > 1:
+        raise ValueError(
+            f"the {n} beads of a molecule are in {len(pieces)} pieces that no bond joins (first: beads {pieces[0][:8]}): nothing would hold them "
+            'together; select the atoms of one molecule or of equal ones (select="not water", for instance), or give a topology with all bonds'
         )
     coordinates, terms = molecule_coordinates(n, bonds)
     geometry = coordinates.geometry(x.reshape(-1, 3).double())

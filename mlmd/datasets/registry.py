@@ -25,7 +25,7 @@ def recipe(name: str) -> Recipe:
         ValueError: for an unknown name; lists the known ones.
     """
     if name not in RECIPES:
-        raise ValueError(f"name={name!r} is no data set; known: {', '.join(sorted(RECIPES))}")
+        raise ValueError(f"{name!r} is no data set; known: {', '.join(sorted(RECIPES))} (see `mlmd data list`)")
     return RECIPES[name]
 
 

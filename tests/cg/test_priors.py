@@ -102,3 +102,5 @@ def test_priors_refuse_what_cannot_be_fitted():
         fit_priors(Frames(x[:50], topology, kT=KT))
     with pytest.raises(ValueError, match="one bead a molecule"):
         fit_priors(Frames(x[:, :1], bead_topology(["A"], []), kT=KT))
+    with pytest.raises(ValueError, match="2 pieces that no bond joins"):  # a molecule and its solvent taken for one molecule
+        fit_priors(Frames(x, bead_topology(["A", "B", "W"], [(0, 1)]), kT=KT))

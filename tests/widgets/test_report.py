@@ -5,6 +5,7 @@ import io
 import warnings
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -125,6 +126,12 @@ def test_groups_of_atoms_can_be_given_as_text(text, groups):
     assert study_views.parse_groups(text) == groups
 
 
+@pytest.mark.parametrize("text", ["0-5;;6-21", ";1", "1; ;"])
+def test_groups_with_an_empty_bead_are_refused(text):
+    with pytest.raises(ValueError, match="is empty; give every bead"):
+        study_views.parse_groups(text)
+
+
 @pytest.mark.parametrize("text", ["a", "3-1", "1,,2", "1 2"])
 def test_groups_that_are_no_indices_are_refused(text):
     with pytest.raises(ValueError, match="no atom index or range"):
@@ -174,3 +181,17 @@ def test_doubts_about_the_data_are_kept_for_the_page_and_still_warned_of():
     assert found == ["in nm?"]
     assert "in nm?" in study_views.doubt_notes(found)
     assert study_views.doubt_notes([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "absent"),
+    [
+        (Settings(), {"groups"}),
+        (Settings(groups=((0, 1), (2,))), {"n_beads", "mapping", "hydrogens", "rho"}),
+        (Settings(mapping="residue"), {"n_beads", "hydrogens", "rho", "groups"}),
+        (Settings(mapping="backbone"), {"hydrogens", "rho", "groups"}),
+    ],
+)
+def test_the_page_shows_only_settings_that_had_a_say(settings, absent):
+    table = study_views.settings_table(SimpleNamespace(settings=settings))
+    assert {f.name for f in fields(Settings) if f">{f.name}<" not in table} == absent

@@ -35,6 +35,7 @@ SHOWN_FRAMES = 80
 SCANNED_FRAMES = 4000  # maps of other sizes are compared on so many frames
 SIZES = (3, 4, 5, 6, 8, 10, 12)
 REPORTED = ("mlmd", "torch", "numpy", "scipy", "mdtraj", "vesin", "plotly", "matplotlib")
+OWN_NUMBER = ("residue", "alpha_carbon", "molecule", "identity")  # maps that need not be told the number of beads
 RHO_SCAN = (0.0, 1e-5, 1e-4, 1e-3)  # A^2/(kcal/mol/A)^2
 
 
@@ -42,9 +43,15 @@ def parse_groups(text: str | None) -> tuple[tuple[int, ...], ...]:
     """Groups of atom indices from "0-3, 8; 4-7": beads are separated by semicolons, ranges include both ends.
 
     Raises:
-        ValueError: anything that is no index or range.
+        ValueError: anything that is no index or range, or a bead without atoms.
     """
-    return tuple(tuple(_indices(part, text or "")) for part in (text or "").split(";") if part.strip())
+    parts = (text or "").strip().removesuffix(";").split(";")
+    if parts == [""]:
+        return ()
+    empty = [k for k, part in enumerate(parts) if not part.strip()]
+    if empty:
+        raise ValueError(f"groups={text!r}: bead {empty[0]} is empty; give every bead at least one atom")
+    return tuple(tuple(_indices(part, text or "")) for part in parts)
 
 
 def _indices(part: str, text: str) -> Iterator[int]:
@@ -310,8 +317,14 @@ def run_table(study: Study) -> str:
 
 
 def settings_table(study: Study) -> str:
-    """All settings of the study."""
-    return blocks.facts([(k, v) for k, v in asdict(study.settings).items() if v != ()], "settings")
+    """All settings of the study, without those that groups of one's own, or a map that decides for itself, overrule."""
+    s = study.settings
+    overruled = {"groups"} if not s.groups else {"n_beads", "mapping"}
+    if s.groups or s.mapping != "learned":
+        overruled |= {"hydrogens", "rho"}
+    if s.mapping in OWN_NUMBER:
+        overruled.add("n_beads")
+    return blocks.facts([(k, v) for k, v in asdict(s).items() if k not in overruled], "settings")
 
 
 def lead(study: Study, name: str, seconds: float, short: bool = False) -> str:
