@@ -119,7 +119,10 @@ class Frames:
         try:
             index = self.topology.select(selection) if isinstance(selection, str) else np.asarray(selection, dtype=int)
         except Exception as error:  # mdtraj's parser raises errors of several packages
-            raise ValueError(f"selection={selection!r} is no mdtraj selection ({error}): try 'protein' or 'resname ALA'") from error
+            reason = str(error).split("\n")[0].rstrip(": ")  # the parser goes on to print its source with a pointer below
+            raise ValueError(
+                f"selection={selection!r} is no mdtraj selection ({reason}): try 'protein' or 'resname ALA'"
+            ) from error
         if not len(index):
             raise ValueError(f"selection={selection!r} holds no atom of the {self.n_atoms}")
         keep = torch.as_tensor(index)

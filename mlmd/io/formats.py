@@ -93,6 +93,8 @@ def from_mdtraj(trajectory: mdtraj.Trajectory, length_unit: str = "nm") -> Array
     """An mdtraj trajectory (nm, ps); another ``length_unit`` says that its numbers are in truth in that unit."""
     factor = worth("length_unit", length_unit)
     cell = trajectory.unitcell_vectors
+    if cell is not None:
+        cell = np.nan_to_num(cell)  # what mdtraj makes of lengths or angles of zero
     if cell is not None and not np.any(cell):
         cell = None  # the file formats write a box of zeros where there is none
     return Arrays(
@@ -121,7 +123,26 @@ def mdtraj_file(path: Path, topology: mdtraj.Topology | None, stride: int, said:
     if topology is not None:
         same_atoms(path, t.n_atoms, topology)
     native = "A" if path.suffix.lower() in IN_ANGSTROM else "nm"
-    return _relabel(from_mdtraj(t), native, said.length)
+    return replace(_relabel(from_mdtraj(t), native, said.length), notes=_dcd_cut_short(path))
+
+
+def _dcd_cut_short(path: Path) -> tuple[str, ...]:
+    """A note if the header of a DCD announces more frames than the file has room for; mdtraj reads those that are there."""
+    if path.suffix.lower() != ".dcd":
+        return ()
+    import mdtraj
+
+    with mdtraj.open(str(path)) as f:
+        present = len(f)
+    with path.open("rb") as f:
+        head = f.read(12)
+    announced = int.from_bytes(head[8:12], "little" if head[:4] == (84).to_bytes(4, "little") else "big")
+    if announced <= present:
+        return ()
+    return (
+        f"{path} announces {announced} frames and holds {present}: was it copied in part, or is it still being written? "
+        f"The {present} are used",
+    )
 
 
 def _relabel(arrays: Arrays, native: str, length: str | None) -> Arrays:
@@ -159,6 +180,7 @@ def trr_file(path: Path, topology: mdtraj.Topology | None, stride: int, said: Un
     try:
         with xdr.TRRFile(str(path)) as f:
             frames = [(g.x, g.f if g.hasf else None, g.box, g.time) for g in f if g.hasx]
+            starts = [int(k) for k in f.offsets]
     except Exception as error:
         raise unreadable(path, error) from error
     if not frames:
@@ -167,6 +189,12 @@ def trr_file(path: Path, topology: mdtraj.Topology | None, stride: int, said: Un
     notes: tuple[str, ...] = ()
     if with_forces and len(with_forces) < len(frames):
         notes = (f"{path}: only {len(with_forces)} of {len(frames)} frames have forces; the others are left out",)
+    sizes = set(np.diff(starts).tolist())
+    if sizes and path.stat().st_size - starts[-1] not in sizes:
+        notes += (
+            f"{path}: bytes are left after the last whole frame ({len(starts)} frames are used): was it copied in part, or is it still "
+            "being written?",
+        )
     x, f, box, time = zip(*(with_forces or frames)[::stride], strict=True)
     length, force = said.length or "nm", said.force or "kJ/mol/nm"
     return Arrays(

@@ -1,6 +1,7 @@
 """Bad input at the door: an error that names file or argument, the value and the mend."""
 
 import contextlib
+import warnings
 from functools import partial
 
 import numpy as np
@@ -175,3 +176,27 @@ def test_an_altered_own_file_is_refused(tmp_path):
     path.write_bytes(bytes(content))
     with pytest.raises(ValueError, match=r"a\.npz"):
         io.read(path)
+
+
+@pytest.mark.parametrize("suffix", ["dcd", "trr"])
+def test_a_file_copied_in_part_is_used_with_a_warning(top, tmp_path, suffix):
+    pytest.importorskip("MDAnalysis")
+    path = tmp_path / f"part.{suffix}"
+    Frames(torch.from_numpy(X), TOP).to_mdtraj().save(str(path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        io.read(top, path, check=False)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2 + 37])
+    with pytest.warns(io.InputWarning, match=rf"part\.{suffix}.*copied in part"):
+        assert 0 < len(io.read(top, path, check=False)) < len(X)
+
+
+def test_a_box_that_mdtraj_makes_not_a_number_is_refused_as_a_box_without_volume(top):
+    trajectory = Frames(torch.from_numpy(X), TOP).to_mdtraj()
+    cells = np.tile(np.eye(3, dtype=np.float32) * 3, (len(X), 1, 1))
+    trajectory.unitcell_vectors = cells
+    trajectory.unitcell_lengths[4] = trajectory.unitcell_angles[4] = 0
+    with pytest.raises(ValueError, match=r"no volume in frame 4.*periodic=False"):
+        io.read(None, trajectory)
+    assert io.read(None, trajectory, periodic=False, check=False).cell is None

@@ -195,3 +195,9 @@ def test_doubts_about_the_data_are_kept_for_the_page_and_still_warned_of():
 def test_the_page_shows_only_settings_that_had_a_say(settings, absent):
     table = study_views.settings_table(SimpleNamespace(settings=settings))
     assert {f.name for f in fields(Settings) if f">{f.name}<" not in table} == absent
+
+
+def test_counts_below_one_are_refused_by_name():
+    study_views.at_least_one(threads=1, stride=3)
+    with pytest.raises(ValueError, match="stride=0: must be at least 1"):
+        study_views.at_least_one(threads=1, stride=0)

@@ -494,6 +494,17 @@ def version_table(study: Study) -> str:
     return blocks.facts(rows, "versions")
 
 
+def at_least_one(**values: int) -> None:
+    """Refuse counts below one.
+
+    Raises:
+        ValueError: naming the first of them.
+    """
+    for name, value in values.items():
+        if value < 1:
+            raise ValueError(f"{name}={value}: must be at least 1")
+
+
 @contextmanager
 def doubts() -> Iterator[list[str]]:
     """Collects what the checks at the door warn of while data are read, and still warns of it."""
