@@ -149,7 +149,10 @@ def backbone_groups(elements: Sequence[int], bonds: Bonds, n_beads: int) -> list
     chain = max(ends, key=len)
     unit = nearest_seed(n, bonds, chain)
     if (unit < 0).any():
-        raise ValueError(f"atom {int(np.argmin(unit))} is not bonded to the main chain: backbone needs one connected molecule")
+        raise ValueError(
+            f"atom {int(np.argmin(unit))} is not bonded to the main chain: backbone needs one connected molecule; select the atoms of one "
+            'molecule or of equal ones (select="not water", for instance), or give a topology with all bonds'
+        )
     if n_beads <= len(chain):
         piece = np.repeat(np.arange(n_beads), _balanced([int((unit == u).sum()) for u in range(len(chain))], n_beads))
         return [[a for a in range(n) if piece[unit[a]] == b] for b in range(n_beads)]
