@@ -82,7 +82,7 @@ def row(data: str, settings: Settings) -> dict:
         study.samples,
         kT=study.kT,
         cvs=cvs,
-        regions=[ALPHA_R, PHI_POSITIVE],
+        regions=REGIONS[data],
         discard=settings.discard,
         seed=settings.seed,
     )
