@@ -97,7 +97,7 @@ def match_forces(
         prior: fixed. frames: beads with forces.
         average: decay of the exponential moving average that becomes the final model.
         checkpoint, checkpoint_every: folder from which an interrupted training continues, written every so many steps (default:
-            every 10 seconds).
+            every 3 seconds).
 
     Yields:
         ``{"step", "force", "held-out"}``: training loss and held-out mean square error in (eV/A)^2.

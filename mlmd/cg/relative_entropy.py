@@ -116,7 +116,7 @@ def refine(
             start in one basin).
         watch: receives the newest snapshot (replicas, n, 3) after every update.
         checkpoint, checkpoint_every: folder from which an interrupted run continues, written every so many updates (default:
-            every 10 seconds).
+            every 3 seconds).
 
     Yields:
         ``{"step", "relative entropy gradient": beta (<U>_ref - <U>_model), "temperature"}`` every ``every`` updates.

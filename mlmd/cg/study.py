@@ -66,8 +66,9 @@ class Study:
             )
         kT = settings.temperature * units.kelvin or frames.kT
         if not kT:
-            raise ValueError("the data carry no temperature: give temperature=300, for instance")
+            raise ValueError("the data carry no temperature: give a temperature of 300 K, for instance")
         self.device = device_of(settings.device)
+        store.writable_folder(folder, "folder")
         self.frames, self.settings, self.folder, self.kT = replace(frames, kT=kT), settings, Path(folder), kT
         self.timings: dict[str, float] = {}
         self.history: dict[str, list[Log]] = {}
@@ -339,7 +340,8 @@ class Study:
             if name == stage:
                 break
         values = asdict(self.settings)
-        text = json.dumps([__version__, self._fingerprint, self.kT, {n: values[n] for n in names}], sort_keys=True)
+        begun_from = _state_digest(self.potential) if stage in ("refine", "simulate") else ""
+        text = json.dumps([__version__, self._fingerprint, self.kT, begun_from, {n: values[n] for n in names}], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
     def _set(self, name: str, value: Any) -> None:
@@ -460,6 +462,14 @@ def _into(value: float, low: float, high: float, periodic: bool) -> float:
     if periodic:
         return float((value - low) % (high - low) + low)
     return float(min(max(value, low), high))
+
+
+def _state_digest(module: nn.Module) -> str:
+    """A hash of all parameters: results of one potential are never taken for those of another."""
+    digest = hashlib.sha256()
+    for value in module.state_dict().values():
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _plain(value: Any) -> Any:

@@ -95,7 +95,7 @@ class Checkpoint:
     Put it last in the list and give it the other callbacks that have a state (``Average``, ``EarlyStop``) as ``companions``.
     """
 
-    def __init__(self, folder: str | Path, *, every: int | None = None, seconds: float = 10.0, companions: tuple = ()):
+    def __init__(self, folder: str | Path, *, every: int | None = None, seconds: float = 3.0, companions: tuple = ()):
         self.folder, self.every, self.seconds, self.companions = Path(folder), every, seconds, companions
         self.written = time.monotonic()
 

@@ -113,7 +113,7 @@ def test_a_notebook_that_fails_leaves_the_page_as_far_as_it_came(tmp_path):
     path = _notebook(tmp_path, "n: int = 6", new_code_cell("print('so far')"), new_code_cell("raise ValueError('no further')"))
     with pytest.raises(papermill.PapermillExecutionError, match="no further"):
         report.render(path, tmp_path / "out", {}, progress=io.StringIO())
-    text = (tmp_path / "out" / "report.html").read_text()
+    text = (tmp_path / "out" / "report-failed.html").read_text()
     assert "so far" in text
     assert "no further" in text
 

@@ -27,6 +27,7 @@ from mlmd.errors import require
 from mlmd.store import writable_folder, write_atomic
 
 PAGE = Path(__file__).parent / "report_page.html"
+FAILED = "report-failed.html"
 KINDS = {"int": int, "float": float, "str": str, "bool": bool}
 
 
@@ -161,7 +162,8 @@ def render(notebook: Path, output: Path, values: dict[str, Any], progress: Any =
         except papermill.PapermillExecutionError as error:
             failure = error
     page = to_html(nbformat.read(executed, as_version=4))
-    path = write_atomic(output / "report.html", lambda name: Path(name).write_text(page, encoding="utf-8"))
+    name = "report.html" if failure is None else FAILED  # an earlier good page is not overwritten by a failure
+    path = write_atomic(output / name, lambda name: Path(name).write_text(page, encoding="utf-8"))
     if failure is not None:
         raise failure
     return path
@@ -288,7 +290,7 @@ def _run(arguments: argparse.Namespace) -> int:
     except papermill.PapermillExecutionError as error:
         bad_input = is_bad_input(error.ename)
         sys.stderr.write(f"mlmd: {error.evalue}\n" if bad_input else f"{error.ename}: {error.evalue}\n")
-        sys.stderr.write(f"The page shows how far it came: {arguments.output / 'report.html'}\n")
+        sys.stderr.write(f"The page shows how far it came: {arguments.output / FAILED}\n")
         return 2 if bad_input else 1
     sys.stdout.write(
         f"The report is in {path.resolve()} ({path.stat().st_size / 1e6:.1f} MB); open it in any browser, no network is needed.\n"
