@@ -18,6 +18,7 @@ from mlmd.frames import Frames
 from mlmd.learn import Average, Checkpoint, ClipGradient, cosine, fit, minibatch
 from mlmd.neighbors import neighbors
 from mlmd.nn.invariant import InvariantNet
+from mlmd.observables.geometry import rotation_onto
 from mlmd.potentials.bonded import Bonded
 from mlmd.system import System
 
@@ -232,16 +233,6 @@ def _neighbour_difference(frames: Frames, residual: Tensor) -> Tensor:
     _, neighbour = cKDTree(points).query(points, k=2)
     other = torch.from_numpy(np.where(neighbour[:, 0] == np.arange(len(points)), neighbour[:, 1], neighbour[:, 0]))
     e = residual.reshape(-1, n, 3).double()
-    rotation = superposition(x[other].double(), x.double())
+    rotation = rotation_onto(x[other].double(), x.double())
     turned = torch.einsum("fij,fnj->fni", rotation, e[other])
     return 0.5 * (e - turned).square().mean((1, 2))
-
-
-def superposition(mobile: Tensor, target: Tensor) -> Tensor:
-    """(F, 3, 3) proper rotations R minimising sum |R mobile - target|^2 of centred points (Kabsch 1976)."""
-    a, b = mobile - mobile.mean(1, keepdim=True), target - target.mean(1, keepdim=True)
-    u, _, vt = torch.linalg.svd(b.transpose(1, 2) @ a)
-    sign = torch.linalg.det(u @ vt)
-    flip = torch.ones_like(a[:, 0])
-    flip[:, 2] = sign
-    return u @ (flip[:, :, None] * vt)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mlmd.cg.groups import components
 from mlmd.frames import Frames
-from mlmd.observables.terms import Terms, internal_terms
+from mlmd.observables.terms import Terms, internal_terms, neighbours
 from mlmd.potentials.bonded import Bonded, CosineAngles, FourierDihedrals, HarmonicAngles, HarmonicBonds, Law, PowerRepulsion
 from mlmd.potentials.internal import InternalCoordinates
 
@@ -57,10 +57,7 @@ def impropers(n: int, bonds: Tensor) -> Tensor:
 
     Their sign is the handedness of the branch. Neighbours beyond the third repeat with the first two.
     """
-    near: list[list[int]] = [[] for _ in range(n)]
-    for i, j in bonds.tolist():
-        near[i].append(j)
-        near[j].append(i)
+    near = neighbours(n, bonds.tolist())
     rows = [[c, near[c][0], near[c][1], k] for c in range(n) for k in near[c][2:]]
     return torch.tensor(rows, dtype=torch.long).reshape(-1, 4)
 

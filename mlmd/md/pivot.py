@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mlmd.forces import Potential
 from mlmd.neighbors import neighbors
+from mlmd.observables.terms import neighbours
 from mlmd.system import System
 
 
@@ -87,10 +88,7 @@ def _energy(potential: Potential, system: System) -> Tensor:
 
 def _beyond(n: int, bonds: Sequence[tuple[int, int]], start: int) -> set[int]:
     """Beads connected to ``start``."""
-    near: list[list[int]] = [[] for _ in range(n)]
-    for i, j in bonds:
-        near[i].append(j)
-        near[j].append(i)
+    near = neighbours(n, bonds)
     seen, queue = {start}, [start]
     for i in queue:
         for j in near[i]:

@@ -54,11 +54,18 @@ def superpose(x: Tensor, onto: Tensor, masses: Tensor | None = None) -> Tensor:
         Kabsch, Acta Cryst. A 32, 922 (1976).
     """
     w = _normalised(x, masses)[:, None]
+    centred = x - (w * x).sum(-2, keepdim=True)
+    return centred @ rotation_onto(x, onto, masses).transpose(-1, -2) + (w * onto).sum(-2, keepdim=True)
+
+
+def rotation_onto(x: Tensor, onto: Tensor, masses: Tensor | None = None) -> Tensor:
+    """(..., 3, 3) proper rotations R that turn ``x`` onto ``onto`` with the least weighted square deviation of R x_i (Kabsch 1976)."""
+    w = _normalised(x, masses)[:, None]
     x0, y0 = x - (w * x).sum(-2, keepdim=True), onto - (w * onto).sum(-2, keepdim=True)
     u, _, vt = torch.linalg.svd((w * x0).transpose(-1, -2) @ y0)
     sign = torch.ones_like(u[..., 0, :])
     sign[..., 2] = torch.sign(torch.linalg.det(u @ vt))
-    return (x0 @ (u * sign[..., None, :]) @ vt) + (w * onto).sum(-2, keepdim=True)
+    return ((u * sign[..., None, :]) @ vt).transpose(-1, -2)
 
 
 def kabsch_rmsd(x: Tensor, y: Tensor, masses: Tensor | None = None) -> Tensor:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mlmd import store, units
-from mlmd.cg.force_matching import force_report, invariant_network, match_forces, split, superposition
+from mlmd.cg.force_matching import force_report, invariant_network, match_forces, split
 from mlmd.cg.priors import fit_priors
 from mlmd.cg.relative_entropy import refine, suggested_time_step
 from mlmd.cg.study import combined
@@ -81,15 +81,6 @@ def test_held_out_frames_are_the_last_in_time():
     train, test = split(10, 0.3)
     assert train.tolist() == list(range(7))
     assert test.tolist() == [7, 8, 9]
-
-
-def test_superposition_finds_the_rotation():
-    torch.manual_seed(3)
-    x = torch.randn(5, 7, 3).double()
-    q, _ = torch.linalg.qr(torch.randn(5, 3, 3).double())
-    q = q * torch.linalg.det(q)[:, None, None]
-    turned = torch.einsum("fij,fnj->fni", q, x)
-    assert torch.allclose(superposition(x, turned), q, atol=1e-10)
 
 
 def test_relative_entropy_recovers_the_hand_of_a_dihedral_and_resumes_bit_for_bit(data, tmp_path):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from mlmd.frames import bead_topology
 from mlmd.observables import angles, dihedrals, distances, kabsch_rmsd, radius_of_gyration, superpose
+from mlmd.observables.geometry import rotation_onto
 
 N = 8
 
@@ -126,3 +127,12 @@ def test_replicas_keep_their_axes(x: torch.Tensor) -> None:
 def test_wrong_indices_and_shapes_are_named(x: torch.Tensor, call, word: str) -> None:
     with pytest.raises(ValueError, match=word):
         call(x)
+
+
+def test_the_rotation_between_two_copies_is_found() -> None:
+    torch.manual_seed(3)
+    x = torch.randn(5, 7, 3).double()
+    q, _ = torch.linalg.qr(torch.randn(5, 3, 3).double())
+    q = q * torch.linalg.det(q)[:, None, None]
+    turned = torch.einsum("fij,fnj->fni", q, x)
+    assert torch.allclose(rotation_onto(x, turned), q, atol=1e-10)
