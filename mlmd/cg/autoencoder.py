@@ -216,13 +216,18 @@ class Log:
 
 @dataclass(frozen=True)
 class Annealing:
-    """Schedule: ``steps`` of Adam on ``restarts`` sets of logits; tau falls geometrically; rho acts from ``force_from`` on."""
+    """Schedule: ``steps`` of Adam on ``restarts`` sets of logits; tau falls geometrically; rho acts from ``force_from`` on.
+
+    From ``quench_from`` on there is no Gumbel noise: it would keep shaking choices that are nearly made, so that whether an atom ends
+    decided were a matter of the last few draws.
+    """
 
     steps: int = 1000
     restarts: int = 32
     temperatures: tuple[float, float] = (4.0, 0.02)
     learning_rate: float = 0.2
     force_from: float = 0.25
+    quench_from: float = 0.9
     snapshots: int = 60
     seed: int = 0
 
@@ -350,7 +355,8 @@ def anneal(objective: Objective, n_beads: int, schedule: Annealing) -> Iterator[
         rho = objective.rho if step >= schedule.force_from * schedule.steps else 0.0
         # a generator hands control back in the middle of its body, so gradients are switched on only for the update itself
         with torch.enable_grad():
-            choice = torch.softmax((logits + gumbel(shape, generator)) / tau, -2)
+            noise = gumbel(shape, generator) if step < schedule.quench_from * schedule.steps else 0.0
+            choice = torch.softmax((logits + noise) / tau, -2)
             (gradient,) = torch.autograd.grad(objective.soft(choice, rho).sum(), logits)
         logits.grad = torch.nan_to_num(gradient)
         adam.step()
@@ -465,8 +471,10 @@ def _select(objective: Objective, choices: Tensor, n_beads: int, starts: dict[st
 
     annealed = [repair(c.argmax(0), n_beads, loss) for c in choices]
     before = [float(loss(a)) for a in annealed]
-    restart = int(np.argmin(before))
-    distinct = {tuple(_by_first_atom(annealed[r])[0].tolist()): r for r in np.argsort(before)[::-1]}
+    certainty = choices.amax(1).amin(1).numpy()
+    equal = np.flatnonzero(np.isclose(before, min(before), rtol=1e-9, atol=0.0))
+    restart = int(equal[certainty[equal].argmax()])  # of restarts that agree, the one that annealing decided most clearly
+    distinct = {tuple(_by_first_atom(annealed[r])[0].tolist()): r for r in [*np.argsort(before)[::-1], restart]}
     promising = sorted(distinct.values(), key=lambda r: before[r])[:MAX_SEARCHES]
     named = [("annealing", int(r), annealed[r]) for r in promising] + [(name, restart, a) for name, a in starts.items()]
     ends = [improve(a, n_beads, loss, objective.unit_bonds) if search else a for _, _, a in named]

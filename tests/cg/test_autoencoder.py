@@ -171,7 +171,7 @@ def test_the_temperature_is_really_used():
     assert not hot.hardened
     assert hot.largest_weight < 0.9
     assert hot.mapping.one_hot
-    cold = learn(frames, 3, steps=200, restarts=2)
+    cold = learn(frames, 3, steps=200, restarts=8)
     assert cold.temperatures[0] == 4.0
     assert cold.temperatures[-1] == pytest.approx(0.02)
     ratio = cold.temperatures[1:-1] / cold.temperatures[:-2]
