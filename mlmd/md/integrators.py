@@ -5,7 +5,6 @@ Time step, temperature and friction may differ from system to system, as tensors
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
@@ -16,7 +15,11 @@ from mlmd.forces import Evaluation
 from mlmd.md.state import State, moved, per_particle
 from mlmd.system import System
 
-Force = Callable[[System], Evaluation]
+
+class Force(Protocol):
+    """Evaluates the potential with the neighbour list in use; ``stress=True`` adds the stress tensor (for barostats)."""
+
+    def __call__(self, system: System, stress: bool = False) -> Evaluation: ...
 
 
 class Integrator(Protocol):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from mlmd.cell import widths
+from mlmd.cell import completed, widths
 from mlmd.errors import Unstable
 from mlmd.forces import Evaluation, Potential, energy_forces
 from mlmd.md.integrators import Integrator
@@ -83,14 +83,14 @@ class _Engine:
     potential: Potential
     skin: float
     pairs: Pairs | None = None
-    origin: Tensor = field(default_factory=lambda: torch.zeros(0, 3))  # positions at which the list was built
+    origin: System | None = None  # where the list was built
 
     @property
     def needs_pairs(self) -> bool:
         return self.potential.cutoff > 0
 
-    def force(self, system: System) -> Evaluation:
-        return energy_forces(self.potential, system, self.pairs)
+    def force(self, system: System, stress: bool = False) -> Evaluation:
+        return energy_forces(self.potential, system, self.pairs, stress=stress)
 
     def rebuild(self, system: System) -> None:
         reach = self.potential.cutoff + self.skin
@@ -98,7 +98,7 @@ class _Engine:
             room = float(torch.where(system.pbc, widths(system.cell), torch.full_like(system.cell[..., 0], torch.inf)).min()) / 2
             if self.potential.cutoff <= room < reach:
                 reach, self.skin = room, room - self.potential.cutoff
-        self.pairs, self.origin = neighbors(system, reach), system.positions
+        self.pairs, self.origin = neighbors(system, reach), system
 
     def evaluated(self, state: State) -> State:
         if self.needs_pairs:
@@ -135,8 +135,23 @@ class _Engine:
         for _ in range(steps):
             state = integrator.step(state, self.force, integrator.noise(state, generator))
             if self.needs_pairs:
-                farthest = torch.maximum(farthest, (state.system.positions - self.origin).square().sum(-1).max())
-        return state, float(farthest.sqrt()) if self.needs_pairs else 0.0
+                farthest = torch.maximum(farthest, self._strayed(state.system))
+        return state, float(farthest) if self.needs_pairs else 0.0
+
+    def _strayed(self, system: System) -> Tensor:
+        """How far any particle has come since the list was made; with a cell that changes, beyond moving along with it.
+
+        A cell that shrinks by a share e brings pairs at the end of the list nearer by e (cutoff + skin): half of that counts too.
+        """
+        origin = self.origin
+        assert origin is not None
+        if system.cell is origin.cell:
+            return (system.positions - origin.positions).square().sum(-1).max().sqrt()
+        strain = torch.linalg.solve(completed(origin.cell, origin.pbc), completed(system.cell, system.pbc))
+        along = torch.einsum("ni,nij->nj", origin.positions, strain[origin.batch])
+        eye = torch.eye(3, dtype=strain.dtype, device=strain.device)
+        nearer = torch.linalg.matrix_norm(strain - eye, ord=2).max() * (self.potential.cutoff + self.skin) / 2
+        return (system.positions - along).square().sum(-1).max().sqrt() + nearer
 
 
 def _rewinder(generator: torch.Generator | None, device: torch.device) -> Callable[[], object]:
