@@ -1,12 +1,13 @@
-"""Integrators written as their splitting: velocity Verlet, and BAOAB Langevin dynamics.
+"""Integrators written as their splitting: velocity Verlet, BAOAB Langevin dynamics, and its limit without inertia.
 
-Time step, temperature and friction may differ from system to system, as tensors of shape (S,).
+Time step, temperature and friction may differ from system to system, as tensors of shape (S,). Thermostats that act on the whole
+system are in :mod:`mlmd.md.thermostats`, pressure coupling in :mod:`mlmd.md.barostats`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -22,8 +23,16 @@ class Force(Protocol):
     def __call__(self, system: System, stress: bool = False) -> Evaluation: ...
 
 
+Noise = Any  # a tensor, a NamedTuple of tensors, or None: whatever ``noise`` of the same integrator returns
+
+
 class Integrator(Protocol):
-    """``init`` prepares a state, ``step`` advances it by one time step; noise comes from outside, so a step is a pure function."""
+    """``init`` prepares a state, ``step`` advances it by one time step; noise comes from outside, so a step is a pure function.
+
+    ``memory`` of the state is a NamedTuple of tensors (or of such): constants made by ``init``, and variables of the integrator.
+    ``init`` of a state that this kind of integrator has left makes the constants anew and keeps the variables, so that a run
+    continued from any state is bit-identical to one that never stopped.
+    """
 
     @property
     def dt(self) -> float | Tensor:
@@ -34,13 +43,22 @@ class Integrator(Protocol):
         """The state with the integrator's constants in its memory."""
         ...
 
-    def noise(self, state: State, generator: torch.Generator | None) -> Tensor | None:
+    def noise(self, state: State, generator: torch.Generator | None) -> Noise:
         """Random numbers of one step."""
         ...
 
-    def step(self, state: State, force: Force, noise: Tensor | None) -> State:
+    def step(self, state: State, force: Force, noise: Noise) -> State:
         """One time step; the state that comes in is not changed."""
         ...
+
+
+class Halves(Protocol):
+    """The columns (N, 1) of half a step, which every memory with velocities holds: dt / (2 m) and dt / 2."""
+
+    @property
+    def kick(self) -> Tensor: ...
+    @property
+    def half(self) -> Tensor: ...
 
 
 class Columns(NamedTuple):
@@ -52,12 +70,12 @@ class Columns(NamedTuple):
     shake: Tensor = torch.zeros(())  # sqrt((1 - keep^2) kT / m)
 
 
-def kick(state: State, c: Columns) -> State:
+def kick(state: State, c: Halves) -> State:
     """v <- v + (dt/2) F/m."""
     return replace(state, velocities=state.velocities + c.kick * state.forces)
 
 
-def drift(state: State, c: Columns) -> State:
+def drift(state: State, c: Halves) -> State:
     """x <- x + (dt/2) v."""
     return moved(state, state.system.positions + c.half * state.velocities)
 
@@ -128,17 +146,72 @@ class Langevin:
         return replace(state, memory=Columns(dt / 2 / mass, dt / 2, keep, ((1 - keep**2) * kT / mass).sqrt()))
 
     def noise(self, state: State, generator: torch.Generator | None) -> Tensor:
-        v = state.velocities
-        return torch.randn(v.shape, dtype=v.dtype, device=v.device, generator=generator)
+        return _normal(state, generator)
 
-    def step(self, state: State, force: Force, noise: Tensor | None) -> State:
+    def step(self, state: State, force: Force, noise: Tensor) -> State:
         c = state.memory
         state = kick(state, c)
         state = drift(state, c)
-        state = ornstein_uhlenbeck(state, c, noise)  # type: ignore[arg-type]
+        state = ornstein_uhlenbeck(state, c, noise)
         state = drift(state, c)
         state = evaluate(state, force)
         return replace(kick(state, c), step=state.step + 1)
+
+
+class Overdamped(NamedTuple):
+    """What :class:`Brownian` keeps: columns (N, 1), and the noise of the last step (N, 3)."""
+
+    kick: Tensor  # 0: there are no velocities to kick
+    slide: Tensor  # dt / (friction m)
+    jump: Tensor  # sqrt(2 kT dt / (friction m))
+    last: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Brownian:
+    r"""Overdamped Langevin dynamics :math:`\gamma m\dot x=F+\sqrt{2\gamma m kT}\,\xi`: positions alone, no velocities.
+
+    :math:`x_{k+1}=x_k+\frac{\Delta t}{\gamma m}F(x_k)+\sqrt{\frac{2kT\Delta t}{\gamma m}}\,\tfrac12(R_k+R_{k+1})`, the limit of
+    BAOAB for large friction (Leimkuhler and Matthews 2013), which samples positions to second order where Euler-Maruyama has
+    first order, for one evaluation of the force as well. Velocities are set to zero: the state has no kinetic energy and no
+    kinetic temperature. The diffusion coefficient of a free particle is kT/(friction m). A fresh run begins with
+    :math:`R_0=0`: its first step jumps half as far.
+
+    | symbol | argument | unit |
+    |---|---|---|
+    | Delta t | dt | fs |
+    | kT | kT | eV |
+    | gamma | friction | 1/fs |
+
+    Each is a number or one per system (S,).
+    """
+
+    dt: float | Tensor
+    kT: float | Tensor
+    friction: float | Tensor
+
+    def __post_init__(self) -> None:
+        _positive(dt=self.dt, kT=self.kT, friction=self.friction)
+
+    def init(self, state: State) -> State:
+        dt, kT, gamma = (per_particle(v, state.system) for v in (self.dt, self.kT, self.friction))
+        slide, rest = dt / (gamma * state.system.masses[:, None]), torch.zeros_like(state.velocities)
+        last = state.memory.last if isinstance(state.memory, Overdamped) else rest
+        return replace(state, velocities=rest, memory=Overdamped(torch.zeros_like(slide), slide, (2 * kT * slide).sqrt(), last))
+
+    def noise(self, state: State, generator: torch.Generator | None) -> Tensor:
+        return _normal(state, generator)
+
+    def step(self, state: State, force: Force, noise: Tensor) -> State:
+        c = state.memory
+        there = state.system.positions + c.slide * state.forces + c.jump * 0.5 * (c.last + noise)
+        state = evaluate(moved(state, there), force)
+        return replace(state, memory=c._replace(last=noise), step=state.step + 1)
+
+
+def _normal(state: State, generator: torch.Generator | None) -> Tensor:
+    v = state.velocities
+    return torch.randn(v.shape, dtype=v.dtype, device=v.device, generator=generator)
 
 
 def _positive(**values: float | Tensor) -> None:

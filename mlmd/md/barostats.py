@@ -1,0 +1,199 @@
+r"""Constant pressure: stochastic cell rescaling around any thermostat.
+
+The ensemble that is sampled: volumes with the weight :math:`V^n e^{-\beta(U+pV)}\,dV` at fixed fractional coordinates of the n
+particles, velocities Maxwellian and independent of the volume. An ideal gas has :math:`\langle V\rangle=(n+1)kT/p`, whether its
+total momentum is removed or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from mlmd.forces import Evaluation
+from mlmd.md.integrators import Force, Integrator, Noise, _positive, evaluate
+from mlmd.md.state import State
+from mlmd.md.thermostats import per_system
+from mlmd.segment import segment_sum
+from mlmd.system import System
+
+
+class Thermostat(Integrator, Protocol):
+    """An integrator at a temperature."""
+
+    @property
+    def kT(self) -> float | Tensor:
+        """Temperature in eV, a number or (S,)."""
+        ...
+
+
+def internal_pressure(system: System, kT: float | Tensor, stress: Tensor) -> Tensor:
+    r"""(S, 3, 3) pressure tensor :math:`P=\frac{n\,kT}{V}1-\sigma` in eV/A^3, its kinetic part at its mean.
+
+    Args:
+        system: n particles in a volume V, per system.
+        kT: eV, a number or one per system (S,).
+        stress: (S, 3, 3) sigma of :func:`mlmd.forces.energy_forces` with ``stress=True``, in eV/A^3.
+    """
+    n = segment_sum(torch.ones_like(system.masses), system.batch, system.n_systems)
+    ideal = n * per_system(kT, system) / torch.linalg.det(system.cell).abs()
+    return ideal[:, None, None] * torch.eye(3, dtype=stress.dtype, device=stress.device) - stress
+
+
+def _isotropic(a: Tensor) -> Tensor:
+    return torch.zeros_like(a)
+
+
+def _anisotropic(a: Tensor) -> Tensor:
+    return _traceless(torch.diag_embed(a.diagonal(dim1=-2, dim2=-1)))
+
+
+def _triclinic(a: Tensor) -> Tensor:
+    return _traceless(0.5 * (a + a.transpose(-1, -2)))
+
+
+def _traceless(a: Tensor) -> Tensor:
+    mean = a.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+    return a - mean * torch.eye(3, dtype=a.dtype, device=a.device)
+
+
+# Which changes of shape a cell may make: a projection of (S, 3, 3) rates of deformation onto the allowed ones without trace.
+SHAPES: dict[str, Callable[[Tensor], Tensor]] = {
+    "isotropic": _isotropic,
+    "anisotropic": _anisotropic,
+    "triclinic": _triclinic,
+}
+
+
+class Piston(NamedTuple):
+    """What :class:`CellRescaling` keeps: the memory of its thermostat, and constants (S,)."""
+
+    thermostat: NamedTuple
+    kT: Tensor
+    pressure: Tensor
+    rate: Tensor  # compressibility every dt / time, A^3/eV
+
+    @property
+    def kick(self) -> Tensor:
+        """Half a kick of the thermostat's step, dt / (2 m), (N, 1)."""
+        return self.thermostat.kick  # type: ignore[attr-defined]
+
+
+class CellNoise(NamedTuple):
+    """Noise of the thermostat, and standard normal numbers for the volume (S,) and the shape (S, 3, 3)."""
+
+    thermostat: Noise
+    volume: Tensor
+    shape: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class CellRescaling:
+    r"""Constant pressure by stochastic cell rescaling (Bernetti and Bussi 2020; Del Tatto, Raiteri, Bernetti and Bussi 2022).
+
+    Every ``every`` steps of the thermostat, with :math:`\Delta` the time since the last coupling, the volume follows
+
+    .. math:: d\sqrt V=-\frac{\beta_T\sqrt V}{2\tau}\Big(p-\tfrac13\mathrm{tr}P-\frac{kT}{2V}\Big)dt+\sqrt{\frac{kT\beta_T}{2\tau}}\,dW
+
+    and the shape, unless ``shape`` is "isotropic", a deformation without change of volume
+
+    .. math:: \mu=\exp\Big[\frac{\beta_T}{3\tau}\,\mathrm{dev}P\,\Delta+\sqrt{\frac{2kT\beta_T\Delta}{3V\tau}}\,\mathrm{dev}R\Big]
+
+    dev: the part without trace, symmetric ("triclinic": all lengths and angles) or diagonal in the Cartesian axes ("anisotropic":
+    the edges of an orthogonal box). Cell and positions are deformed together, atom by atom, then the forces are evaluated anew.
+    P is :func:`internal_pressure`, whose kinetic part is the mean n kT/V, and velocities are not rescaled: a Markov step on cells
+    at fixed fractional coordinates and velocities, with the distribution of the module as its stationary one as
+    :math:`\Delta/\tau\to0`. An isotropic pressure leaves the shape of a fluid free: "triclinic" is for solids. Rigid
+    bonds would be stretched by the rescaling.
+
+    | symbol | argument | unit |
+    |---|---|---|
+    | | thermostat | any integrator with a temperature kT: Langevin, CSVR, NoseHooverChain |
+    | p | pressure | eV/A^3 (``1 * bar``), may be negative |
+    | beta_T | compressibility | A^3/eV (water: ``4.5e-5 / bar``); an estimate, it sets the pace only |
+    | tau | time | fs, relaxation time of the volume if the compressibility is right |
+    | | every | steps from one coupling, which costs an evaluation of forces and one of the stress, to the next |
+
+    pressure, compressibility and time are a number or one per system (S,).
+
+    Raises:
+        ValueError: a setting that is impossible, coupling less often than ``time``, a system not periodic in three directions.
+    """
+
+    thermostat: Thermostat
+    pressure: float | Tensor
+    compressibility: float | Tensor
+    time: float | Tensor
+    every: int = 10
+    shape: str = "isotropic"
+
+    def __post_init__(self) -> None:
+        _positive(compressibility=self.compressibility, time=self.time)
+        if self.every < 1:
+            raise ValueError(f"every={self.every}: must be at least 1 step")
+        if self.shape not in SHAPES:
+            raise ValueError(f"shape={self.shape!r}: choose one of {sorted(SHAPES)}")
+        if bool((torch.as_tensor(self.time) <= self.every * torch.as_tensor(self.dt)).any()):
+            raise ValueError(f"time={self.time}: must be longer than every={self.every} steps of dt={self.dt} fs, better 20 times")
+
+    @property
+    def dt(self) -> float | Tensor:
+        """Time step of the thermostat in fs, a number or (S,)."""
+        return self.thermostat.dt
+
+    @property
+    def kT(self) -> float | Tensor:
+        """Temperature of the thermostat in eV, a number or (S,)."""
+        return self.thermostat.kT
+
+    def init(self, state: State) -> State:
+        system = state.system
+        if not bool(system.pbc.all()):
+            raise ValueError("a system is not periodic in three directions: constant pressure needs a cell with a volume")
+        kT, p, beta, time, dt = (per_system(v, system) for v in (self.kT, self.pressure, self.compressibility, self.time, self.dt))
+        memory = state.memory.thermostat if isinstance(state.memory, Piston) else state.memory
+        state = self.thermostat.init(replace(state, memory=memory))
+        return replace(state, memory=Piston(state.memory, kT, p, beta * self.every * dt / time))
+
+    def noise(self, state: State, generator: torch.Generator | None) -> CellNoise:
+        c = state.memory
+        inner = self.thermostat.noise(replace(state, memory=c.thermostat), generator)
+        normal = torch.randn(c.kT.shape[0], 10, dtype=c.kT.dtype, device=c.kT.device, generator=generator)
+        return CellNoise(inner, normal[:, 0], normal[:, 1:].reshape(-1, 3, 3))
+
+    def step(self, state: State, force: Force, noise: CellNoise) -> State:
+        c: Piston = state.memory
+        couples, last = (state.step + 1) % self.every == 0, _Last(force)
+        state = self.thermostat.step(replace(state, memory=c.thermostat), last if couples else force, noise.thermostat)
+        if couples:
+            state = evaluate(replace(state, system=self._deformed(state.system, last.stress, c, noise)), force)
+        return replace(state, memory=c._replace(thermostat=state.memory))
+
+    def _deformed(self, system: System, stress: Tensor, c: Piston, noise: CellNoise) -> System:
+        pressure, volume = internal_pressure(system, c.kT, stress), torch.linalg.det(system.cell).abs()
+        excess = c.pressure - pressure.diagonal(dim1=-2, dim2=-1).mean(-1) - c.kT / (2 * volume)
+        root = volume.sqrt() * (1 - 0.5 * c.rate * excess) + (0.5 * c.rate * c.kT).sqrt() * noise.volume
+        ratio = root.square() / volume
+        width = (2 * c.kT * c.rate / (3 * volume * ratio)).sqrt()[:, None, None]
+        strain = SHAPES[self.shape](c.rate[:, None, None] / 3 * pressure + width * noise.shape)
+        mu = torch.linalg.matrix_exp(strain) * ratio[:, None, None] ** (1 / 3)
+        positions = torch.einsum("ni,nij->nj", system.positions, mu[system.batch])
+        return replace(system, positions=positions, cell=system.cell @ mu)
+
+
+class _Last:
+    """A force that always evaluates the stress and remembers it: a thermostat evaluates where its step ends."""
+
+    def __init__(self, force: Force):
+        self.force = force
+        self.stress: Tensor
+
+    def __call__(self, system: System, stress: bool = False) -> Evaluation:
+        result = self.force(system, stress=True)
+        assert result.stress is not None
+        self.stress = result.stress
+        return result
