@@ -1,6 +1,7 @@
 """Neighbour lists."""
 
+from mlmd.neighbors.cells import cell_pairs
 from mlmd.neighbors.pairs import Pairs
 from mlmd.neighbors.search import dense_pairs, neighbors, vesin_pairs
 
-__all__ = ["Pairs", "dense_pairs", "neighbors", "vesin_pairs"]
+__all__ = ["Pairs", "cell_pairs", "dense_pairs", "neighbors", "vesin_pairs"]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from mlmd.system import System
+
+if TYPE_CHECKING:
+    from mlmd.neighbors.rows import Rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +53,18 @@ class Pairs:
         positive = (a > 0) | ((a == 0) & ((b > 0) | ((b == 0) & (c > 0))))
         once = (i < j) | ((i == j) & positive)
         return Pairs(self.index[:, once], self.shift[once])
+
+    @cached_property
+    def rows(self) -> Rows:
+        """The list in the form that compiled loops read; made once per list, on the CPU."""
+        from mlmd.neighbors.rows import rows_of
+
+        return rows_of(self)
+
+    def where(self, wanted: Callable[[Tensor, Tensor], Tensor]) -> Pairs:
+        """The pairs (i, j) for which the symmetric ``wanted(i, j)``, (P,) bool of two (P,), is true."""
+        keep = wanted(self.index[0], self.index[1])
+        return Pairs(self.index[:, keep], self.shift[keep])
 
     def unordered(self) -> tuple[Pairs, float]:
         """A list to sum a symmetric function of pairs over, and the weight of its entries.

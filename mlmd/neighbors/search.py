@@ -1,4 +1,4 @@
-"""Neighbour search: an all-pairs list in torch and an adapter to vesin's cell list."""
+"""Neighbour search: an all-pairs list in torch, an adapter to vesin's cell list, and the choice between all there are."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mlmd import jit
 from mlmd.cell import check_cutoff, completed, minimum_image, periodic_widths
+from mlmd.neighbors.cells import cell_pairs
 from mlmd.neighbors.pairs import Pairs
 from mlmd.system import System
 
@@ -15,9 +17,10 @@ DENSE_BLOCK = 2_000_000  # pairs looked at in one go; bounds the memory of many 
 
 
 def neighbors(system: System, cutoff: float) -> Pairs:
-    """All pairs closer than ``cutoff``: all pairs for small systems, vesin's cell list for large ones on a CPU.
+    """All pairs closer than ``cutoff``, by whatever is fastest: all pairs if there are few particles, else cells.
 
-    A periodic system narrower than twice the cutoff goes to vesin, which counts several images of one particle.
+    On a CPU the cells are those of :func:`cell_pairs` (if numba is installed) or of vesin; both also count several images of one
+    particle, so periodic systems narrower than twice the cutoff go there.
 
     Raises:
         ValueError: if cutoff is not positive, a periodic cell has no volume, or a position is not finite.
@@ -28,6 +31,8 @@ def neighbors(system: System, cutoff: float) -> Pairs:
     if not bool(finite.all()):
         first = int(torch.nonzero(~finite.all(-1))[0])
         raise ValueError(f"positions are not finite (first: particle {first} of {len(system)}): remove or repair that system")
+    if len(system) > DENSE_LIMIT and not system.positions.is_cuda and jit.available():
+        return cell_pairs(system, cutoff)
     largest = system.size if system.size is not None else int(torch.bincount(system.batch).max())
     if largest <= DENSE_LIMIT and not _narrow(system, cutoff):
         return dense_pairs(system, cutoff)

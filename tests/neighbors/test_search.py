@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mlmd.neighbors import Pairs, dense_pairs, neighbors, vesin_pairs
+from mlmd.neighbors import Pairs, cell_pairs, dense_pairs, neighbors, vesin_pairs
 from mlmd.neighbors import search as search_module
 from mlmd.system import System
 
 TRICLINIC = [[9.0, 0.0, 0.0], [2.5, 8.5, 0.0], [-1.5, 2.0, 9.5]]
-BUILDERS = pytest.mark.parametrize("build", [dense_pairs, vesin_pairs, neighbors])
+BUILDERS = pytest.mark.parametrize("build", [dense_pairs, vesin_pairs, cell_pairs, neighbors])
 
 
 def by_hand(system: System, cutoff: float, images: int = 3) -> set[tuple[int, ...]]:

@@ -1,0 +1,131 @@
+"""``Rows``: a neighbour list in the form that compiled loops read: every pair once, images as particles of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mlmd.jit import jit
+from mlmd.neighbors.pairs import Pairs
+
+Integers = NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Every unordered pair once, in rows by receiver, over the N particles followed by those of their images that are needed.
+
+    start (N + 1,): row i is ``start[i]:start[i + 1]``. sender (H,): the other end, a particle or an image. parent (E,): the particle
+    of each (the first N are themselves). image (E, 3): lattice vectors that its position is away from that of its parent; not
+    zero for particles outside of their cell. Vector of a pair: x[parent[k]] + image[k] . cell - (x[i] + image[i] . cell).
+    """
+
+    start: Integers
+    sender: Integers
+    parent: Integers
+    image: Integers
+
+    def __len__(self) -> int:
+        return len(self.sender)
+
+    @cached_property
+    def shifted(self) -> bool:
+        """Whether any image is away from its parent."""
+        return bool(self.image.any())
+
+    @cached_property
+    def receiver(self) -> Integers:
+        """(H,) receiver of every pair."""
+        return np.repeat(np.arange(len(self.start) - 1, dtype=np.int32), np.diff(self.start))
+
+    def where(self, keep: NDArray[np.bool_]) -> Rows:
+        """The pairs marked in ``keep`` (H,)."""
+        kept = np.concatenate([np.zeros(1, np.int64), np.cumsum(keep)])[self.start]
+        return Rows(kept.astype(np.int32), self.sender[keep], self.parent, self.image)
+
+
+class RowPairs(Pairs):
+    """``Pairs`` that were found as rows: both directions are written out when somebody asks for them."""
+
+    def __init__(self, rows: Rows):
+        self.__dict__["rows"] = rows
+
+    @cached_property
+    def _both(self) -> tuple[Tensor, Tensor]:
+        rows: Rows = self.rows
+        index, shift = np.empty((2, 2 * len(rows)), np.int64), np.empty((2 * len(rows), 3), np.int64)
+        _both_directions(rows.start, rows.sender, rows.parent, rows.image, index, shift)
+        return torch.from_numpy(index), torch.from_numpy(shift)
+
+    @cached_property
+    def index(self) -> Tensor:  # type: ignore[override]
+        """(2, P) receiver and sender."""
+        return self._both[0]
+
+    @cached_property
+    def shift(self) -> Tensor:  # type: ignore[override]
+        """(P, 3) image of the sender, in lattice vectors."""
+        return self._both[1]
+
+    def __len__(self) -> int:
+        return 2 * len(self.rows)
+
+    def where(self, wanted: Callable[[Tensor, Tensor], Tensor]) -> Pairs:
+        """The pairs (i, j) for which the symmetric ``wanted(i, j)`` (P,) is true."""
+        rows: Rows = self.rows
+        i, j = rows.receiver, rows.parent[rows.sender]
+        return RowPairs(rows.where(wanted(torch.from_numpy(i).long(), torch.from_numpy(j).long()).numpy()))
+
+
+def rows_of(pairs: Pairs) -> Rows:
+    """The rows of any list on the CPU, from its integers alone."""
+    half = pairs.half
+    i, j = (v.numpy() for v in half.index)
+    shift = half.shift.numpy()
+    n = int(pairs.index.max()) + 1 if len(pairs) else 0
+    start = np.searchsorted(i, np.arange(n + 1)).astype(np.int32)
+    away = shift.any(1)
+    sender, parent, image = j.astype(np.int32), np.arange(n, dtype=np.int32), np.zeros((n, 3), np.int32)
+    if away.any():
+        low, span = shift.min(0), np.ptp(shift, axis=0) + 1
+        s = shift[away] - low
+        key = ((s[:, 0] * span[1] + s[:, 1]) * span[2] + s[:, 2]) * n + j[away]
+        _, first, number = np.unique(key, return_index=True, return_inverse=True)
+        sender[away] = n + number
+        parent = np.concatenate([parent, j[away][first].astype(np.int32)])
+        image = np.concatenate([image, shift[away][first].astype(np.int32)])
+    return Rows(start, sender, parent, image)
+
+
+@jit
+def _both_directions(start, sender, parent, image, index, shift):
+    """Write every pair twice, sorted by receiver: index (2, 2 H) and shift (2 H, 3)."""
+    n = len(start) - 1
+    place = np.zeros(n + 1, np.int64)
+    for i in range(n):
+        place[i + 1] += start[i + 1] - start[i]
+        for p in range(start[i], start[i + 1]):
+            place[parent[sender[p]] + 1] += 1
+    for i in range(n):
+        place[i + 1] += place[i]
+    for i in range(n):
+        for p in range(start[i], start[i + 1]):
+            k = sender[p]
+            j = parent[k]
+            a, b = place[i], place[j]
+            if i == j:
+                b = a + 1
+            index[0, a], index[1, a] = i, j
+            index[0, b], index[1, b] = j, i
+            for d in range(3):
+                s = image[k, d] - image[i, d]
+                shift[a, d] = s
+                shift[b, d] = -s
+            place[i] += 1
+            place[j] += 1
