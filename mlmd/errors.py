@@ -11,21 +11,38 @@ class MissingExtra(ImportError):
 
 
 class Unstable(RuntimeError):
-    """A simulation left the finite numbers.
+    """A simulation left the finite numbers or passed a limit.
 
     Attributes:
         step: the first step at which it was noticed.
         systems: indices of the replicas concerned.
-        last_good: the last ``State`` in which every number was finite.
+        last_good: the last ``State`` before that step.
+        reason: quantity, value and atom in words.
+        quantity: what went wrong, for instance ``"force"``; value: its value in units of the library; atom: index in the batch.
     """
 
-    def __init__(self, step: int, systems: list[int], last_good: Any, reason: str = "energy or position not finite"):
+    def __init__(
+        self,
+        step: int,
+        systems: list[int],
+        last_good: Any,
+        reason: str = "energy or position not finite",
+        *,
+        quantity: str = "",
+        value: float = float("nan"),
+        atom: int | None = None,
+    ):
         shown = ", ".join(map(str, systems[:8])) + (", ..." if len(systems) > 8 else "")
         super().__init__(
             f"simulation unstable at step {step}: {reason} in system(s) {shown}. "
             "The last good state is in .last_good; a smaller time step, a longer training or a stiffer prior may help."
         )
-        self.step, self.systems, self.last_good = step, systems, last_good
+        self.step, self.systems, self.last_good, self.reason = step, systems, last_good, reason
+        self.quantity, self.value, self.atom = quantity, value, atom
+
+
+class StopSimulation(Exception):
+    """Raised by a reporter to end a simulation at this step without an error."""
 
 
 class NeighborOverflow(RuntimeError):

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from mlmd.segment import segment_sum
 from mlmd.system import System
@@ -17,7 +18,8 @@ class State:
     """Everything a step needs; never modified, only replaced.
 
     system; velocities (N, 3) in A/fs; forces (N, 3) in eV/A and energy (S,) in eV at the positions; step count;
-    memory: what an integrator keeps between steps.
+    memory: what an integrator keeps between steps, a nest of named tuples of tensors; owner: the integrator that made it.
+    frozen: (S,) bool, systems stopped at their last good state; None: all of them move.
     """
 
     system: System
@@ -26,6 +28,8 @@ class State:
     energy: Tensor
     step: int = 0
     memory: Any = None
+    owner: Any = None
+    frozen: Tensor | None = None
 
     @property
     def kinetic_energy(self) -> Tensor:
@@ -58,12 +62,21 @@ def per_particle(value: float | Tensor, system: System) -> Tensor:
 
 
 def half_step_kT(state: State) -> Tensor:
-    """(S,) kinetic temperature of the velocities half a step on, v + (dt/2) F/m, in eV; needs a state that was integrated.
+    """(S,) kinetic temperature of the velocities half a step on, v + (dt/2) F/m, in eV; without ``kick`` in the memory, ``kT``.
 
     Splittings around velocity Verlet sample positions far better than full-step velocities, whose temperature falls short by a
     factor 1 - (dt omega)^2/4 for a mode omega; half-step velocities do not.
     """
-    return replace(state, velocities=state.velocities + state.memory.kick * state.forces).kT
+    kick = _named("kick", state.memory)
+    return state.kT if kick is None else replace(state, velocities=state.velocities + kick * state.forces).kT
+
+
+def _named(name: str, memory: Any) -> Tensor | None:
+    """The field ``name`` of a nest of named tuples."""
+    if hasattr(memory, name):
+        return getattr(memory, name)
+    nested = (_named(name, m) for m in memory) if isinstance(memory, tuple) else ()
+    return next((x for x in nested if x is not None), None)
 
 
 def rest(system: System, velocities: Tensor | None = None) -> State:
@@ -76,3 +89,32 @@ def rest(system: System, velocities: Tensor | None = None) -> State:
 def moved(state: State, positions: Tensor) -> State:
     """The same state with the particles at other positions (forces not updated)."""
     return replace(state, system=replace(state.system, positions=positions))
+
+
+def held(before: State, after: State) -> State:
+    """``after``, with the frozen systems as they are in ``before``."""
+    if before.frozen is None:
+        return after
+    systems = before.frozen
+    atoms = systems[before.system.batch]
+
+    def keep(old: Any, new: Any) -> Any:
+        if not isinstance(new, Tensor) or new is old or new.ndim == 0:
+            return new
+        mask = {len(atoms): atoms, len(systems): systems}.get(len(new))
+        return new if mask is None else torch.where(mask.reshape(-1, *[1] * (new.ndim - 1)), old, new)
+
+    system = replace(
+        after.system,
+        positions=keep(before.system.positions, after.system.positions),
+        cell=keep(before.system.cell, after.system.cell),
+    )
+    return replace(
+        after,
+        system=system,
+        velocities=keep(before.velocities, after.velocities),
+        forces=keep(before.forces, after.forces),
+        energy=keep(before.energy, after.energy),
+        memory=pytree.tree_map(keep, before.memory, after.memory),
+        frozen=systems,
+    )

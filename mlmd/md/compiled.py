@@ -1,0 +1,75 @@
+"""One time step as one compiled function of tensors: integrator, forces and all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from mlmd.forces import Evaluation, Potential, energy_forces
+from mlmd.md.integrators import Integrator
+from mlmd.md.state import State, held
+from mlmd.neighbors import Pairs
+from mlmd.system import System
+
+Numbers = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Any]
+
+
+class Listed(Protocol):
+    """What is compiled: a potential and an integrator, and the list in use, which changes."""
+
+    potential: Potential
+    integrator: Integrator
+    pairs: Pairs | None
+
+
+def compiled_step(engine: Listed, state: State) -> Callable[[State, Tensor | None], State]:
+    """``step(state, noise) -> state`` through ``torch.compile``, for states of the systems of ``state``.
+
+    The number of pairs is a symbol in the compiled code, so that a new list needs no new code. On a GPU the step is
+    recorded as a CUDA graph (mode ``reduce-overhead``) where there is no list; a list changes its length and so rules it out.
+
+    The first call compiles, which takes seconds to tens of seconds.
+    """
+    template, integrator, potential = state.system, engine.integrator, engine.potential
+    constants = replace(template, positions=template.positions[:0], cell=template.cell[:0])
+
+    def step(numbers: Numbers, noise: Tensor | None, index: Tensor | None, shift: Tensor | None) -> Numbers:
+        x, v, f, energy, cell, memory = numbers
+        pairs = None if index is None or shift is None else Pairs(index, shift)
+
+        def force(system: System, stress: bool = False) -> Evaluation:
+            return energy_forces(potential, system, pairs, stress=stress)
+
+        new = integrator.step(State(replace(constants, positions=x, cell=cell), v, f, energy, 0, memory), force, noise)
+        return new.system.positions, new.velocities, new.forces, new.energy, new.system.cell, new.memory
+
+    graphs = state.energy.is_cuda and potential.cutoff == 0
+    fast = torch.compile(step, mode="reduce-overhead" if graphs else None)
+
+    def call(state: State, noise: Tensor | None) -> State:
+        index, shift = _listed(engine.pairs)
+        numbers = (state.system.positions, state.velocities, state.forces, state.energy, state.system.cell, state.memory)
+        if graphs:
+            torch.compiler.cudagraph_mark_step_begin()
+        x, v, f, energy, cell, memory = fast(numbers, noise, index, shift)
+        if graphs:  # the next replay overwrites what this one returned
+            x, v, f, energy = x.clone(), v.clone(), f.clone(), energy.clone()
+        cell = state.system.cell if cell.shape == state.system.cell.shape and bool((cell == state.system.cell).all()) else cell
+        new = replace(
+            state, system=replace(state.system, positions=x, cell=cell), velocities=v, forces=f, energy=energy, memory=memory
+        )
+        return held(state, replace(new, step=state.step + 1))
+
+    return call
+
+
+def _listed(pairs: Pairs | None) -> tuple[Tensor | None, Tensor | None]:
+    if pairs is None:
+        return None, None
+    torch._dynamo.mark_dynamic(pairs.index, 1)
+    torch._dynamo.mark_dynamic(pairs.shift, 0)
+    return pairs.index, pairs.shift
