@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mlmd.cell import completed
 from mlmd.neighbors.pairs import Pairs
 from mlmd.potentials.compose import Potential, in_closed_form, need_pairs
 from mlmd.segment import segment_sum
@@ -272,22 +273,31 @@ class Excluding(Potential):
     liquids of equal molecules look alike. In a periodic cell every image of an excluded pair is left out, so the cell must be
     wider than a molecule plus the cutoff.
 
+    A law of charges says by ``left_out(system, pairs)`` what an excluded pair still contributes, because an Ewald sum also sees it
+    through its waves: the energy is that of all pairs minus the bare Coulomb interaction of the excluded ones.
+
     Args:
-        law: the potential.
+        law: the potential; a sum with charges in it is refused, exclude from each of its members instead.
         bonds: pairs of indices within one molecule.
         size: atoms per molecule.
         hops: longest excluded path, in bonds.
     """
 
     excluded: Tensor
+    _template: Tensor
 
     def __init__(self, law: nn.Module, bonds: Iterable[tuple[int, int]], size: int, hops: int = 3):
         super().__init__()
         if size < 1 or hops < 0:
             raise ValueError(f"size={size}, hops={hops}: a molecule has at least one atom, a path no negative length")
+        if any(hasattr(m, "left_out") for m in law.modules() if m is not law):
+            raise ValueError(
+                f"law={type(law).__name__} holds charges inside: exclude from each part, Excluding(a, ...) + Excluding(charges, ...)"
+            )
         self.law, self.size = law, int(size)
         self.cutoff = float(law.cutoff)  # type: ignore[arg-type]
         self.register_buffer("excluded", bonded_within(bonds, size, hops), persistent=False)
+        self.register_buffer("_template", torch.nonzero(torch.triu(self.excluded)).T.contiguous(), persistent=False)
         self._last: tuple[Any, Pairs] | None = None
 
     def remaining(self, pairs: Pairs) -> Pairs:
@@ -304,8 +314,45 @@ class Excluding(Potential):
 
     def forward(self, system: System, pairs: Pairs | None) -> Tensor:
         """Energy of every system, (S,), in eV."""
-        return self.law(system, self.remaining(need_pairs(pairs, self)))
+        if self.cutoff > 0:  # a sum over all pairs has no list to leave them out of
+            pairs = self.remaining(need_pairs(pairs, self))
+        energy = self.law(system, pairs)
+        return energy + self._left_out(system, pairs) if self._charged else energy
 
     def analytic(self, system: System, pairs: Pairs | None) -> tuple[Tensor, Tensor]:
         """Energy (S,) and forces (N, 3)."""
-        return in_closed_form(self.law, system, self.remaining(need_pairs(pairs, self)))
+        if self.cutoff > 0:
+            pairs = self.remaining(need_pairs(pairs, self))
+        energy, forces = in_closed_form(self.law, system, pairs)
+        if not self._charged:
+            return energy, forces
+        more, pull = in_closed_form(self._left_out, system, pairs)
+        return energy + more, forces + pull
+
+    @property
+    def _charged(self) -> bool:
+        return hasattr(self.law, "left_out")
+
+    def _left_out(self, system: System, pairs: Pairs | None) -> Tensor:
+        return self.law.left_out(system, self.excluded_pairs(system))  # type: ignore[operator]
+
+    def excluded_pairs(self, system: System) -> Pairs:
+        """Every excluded pair once, at its nearest image, whatever its distance.
+
+        Raises:
+            ValueError: if the particles do not make whole molecules.
+        """
+        if len(system) % self.size:
+            raise ValueError(f"{len(system)} particles are no multiple of the size={self.size} of the molecules that exclude pairs")
+        a, b = self._template
+        first = torch.arange(0, len(system), self.size, device=a.device)[:, None]
+        i, j = (first + a).reshape(-1), (first + b).reshape(-1)
+        d = (system.positions[j] - system.positions[i]).detach()
+        cell = system.cell.detach()
+        if torch.compiler.is_compiling():  # the general completion depends on data
+            cell = cell + torch.diag_embed((~system.pbc).to(cell.dtype))
+        else:
+            cell = completed(cell, system.pbc)
+        k = system.batch[i]
+        image = torch.einsum("pi,pij->pj", d, torch.linalg.inv(cell)[k]).round() * system.pbc[k]
+        return Pairs(torch.stack([i, j]), -image.long())

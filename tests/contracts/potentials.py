@@ -13,6 +13,7 @@ from mlmd.nn.invariant import InvariantNet
 from mlmd.nn.painn import PaiNN
 from mlmd.nn.radial import BesselBasis, ExpNormalBasis, GaussianBasis, PolynomialEnvelope
 from mlmd.nn.schnet import SchNet
+from mlmd.nn.tabulated import TabulatedSchNet
 from mlmd.potentials.bonded import (
     Bonded,
     CosineAngles,
@@ -23,6 +24,8 @@ from mlmd.potentials.bonded import (
     PowerRepulsion,
 )
 from mlmd.potentials.compose import Ensemble, Frozen, Shifted
+from mlmd.potentials.coulomb import Coulomb, CoulombDSF
+from mlmd.potentials.ewald import Ewald
 from mlmd.potentials.internal import InternalCoordinates
 from mlmd.potentials.pair import WCA, Excluding, LennardJones, Morse, Smooth, SoftSphere, Yukawa
 from mlmd.potentials.spline import CubicSplinePair, TabulatedPair
@@ -36,7 +39,8 @@ class Row:
     """One potential under test.
 
     make: builds it in double precision. molecule: it acts on whole molecules of five beads in a row, not on pairs of any
-    particles. mirror: mirror images have equal energy. alike: particles of one type may be exchanged.
+    particles. mirror: mirror images have equal energy. alike: particles of one type may be exchanged. free: there is no outer
+    field, so only distances count. local: nothing is felt beyond the cutoff. boundaries: periodic or not, where it is defined.
     """
 
     name: str
@@ -44,6 +48,9 @@ class Row:
     molecule: bool = False
     mirror: bool = True
     alike: bool = True
+    free: bool = True
+    local: bool = True
+    boundaries: tuple[bool, ...] = (False, True)
 
 
 def _spline() -> nn.Module:
@@ -113,6 +120,10 @@ def _everything() -> nn.Module:
     return Excluding(_lj(), CHAIN, size=5, hops=2) + _bonded(_bonds(), _dihedrals()) + _net(SchNet, interactions=1)
 
 
+def _masked_ewald() -> nn.Module:
+    return Excluding(Ewald(4.0, accuracy=1e-12), CHAIN, size=5, hops=2)
+
+
 POTENTIALS = [
     Row("LennardJones", lambda: LennardJones(0.2, 1.4, 4.0)),
     Row("LennardJones by types", _lj),
@@ -125,6 +136,7 @@ POTENTIALS = [
     Row("TabulatedPair", _table),
     Row("SchNet", lambda: _net(SchNet)),
     Row("SchNet, other bases", lambda: _net(SchNet, radial=ExpNormalBasis(4.0, 12), envelope=PolynomialEnvelope(4.0, 3))),
+    Row("TabulatedSchNet", lambda: TabulatedSchNet(_net(SchNet))),  # type: ignore[arg-type]
     Row("PaiNN", lambda: _net(PaiNN)),
     Row("PaiNN, other bases", lambda: _net(PaiNN, radial=GaussianBasis(4.0, 9), envelope=PolynomialEnvelope(4.0))),
     Row("Sum", lambda: _lj() + _spline() + _net(SchNet, radial=BesselBasis(4.0, 6), interactions=1)),
@@ -133,6 +145,12 @@ POTENTIALS = [
     Row("Frozen", lambda: Frozen(_lj())),
     Row("Ensemble", lambda: Ensemble(_lj(), _net(SchNet, interactions=1))),
     Row("Excluding", lambda: Excluding(_lj(), CHAIN, size=5, hops=2), alike=False),
+    Row("CoulombDSF", lambda: CoulombDSF(4.0, 0.3)),
+    Row("CoulombDSF, excluding", lambda: Excluding(CoulombDSF(4.0, 0.3), CHAIN, size=5, hops=2), alike=False, local=False),
+    Row("Coulomb", lambda: Coulomb(permittivity=2.0), boundaries=(False,), local=False),
+    Row("Coulomb, excluding", lambda: Excluding(Coulomb(), CHAIN, size=5), boundaries=(False,), alike=False, local=False),
+    Row("Ewald", lambda: Ewald(4.0, accuracy=1e-12), boundaries=(True,), local=False),
+    Row("Ewald, excluding", _masked_ewald, boundaries=(True,), alike=False, local=False),
     Row("HarmonicBonds", lambda: _bonded(_bonds()), molecule=True, alike=False),
     Row("HarmonicAngles", lambda: _bonded(_angles()), molecule=True, alike=False),
     Row("CosineAngles", lambda: _bonded(_cosines()), molecule=True, alike=False),
@@ -144,7 +162,7 @@ POTENTIALS = [
 
 
 def system_for(row: Row, molecules: int = 2, periodic: bool = False, seed: int = 1) -> System:
-    """Molecules of five beads in rows that do not overlap, three types, double precision; open or in a triclinic cell."""
+    """Neutral molecules of five beads in rows that do not overlap, three types, double precision; open or in a triclinic cell."""
     generator = torch.Generator().manual_seed(seed)
     bond = torch.tensor([1.45, 0.25, 0.1], dtype=torch.float64)
     fold = torch.tensor(
@@ -155,7 +173,8 @@ def system_for(row: Row, molecules: int = 2, periodic: bool = False, seed: int =
     x = (places[:, None] + row_of_beads).reshape(-1, 3)
     x = x + 0.1 * torch.randn(x.shape, generator=generator, dtype=torch.float64)
     cell = torch.tensor([[9.4, 0.0, 0.0], [1.1, 8.9, 0.0], [-0.7, 1.3, 8.6]], dtype=torch.float64) if periodic else None
-    return System.single(x, types=[0, 1, 2, 0, 1] * molecules, cell=cell)
+    charges = torch.tensor([0.4, -0.3, 0.2, -0.5, 0.2] * molecules, dtype=torch.float64)
+    return System.single(x, types=[0, 1, 2, 0, 1] * molecules, cell=cell, charges=charges)
 
 
 def pairs_for(potential: nn.Module, system: System, skin: float = 0.0) -> Pairs | None:
