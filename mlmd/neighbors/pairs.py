@@ -77,5 +77,5 @@ class Pairs:
 def length(vectors: Tensor) -> Tensor:
     """Norm over the last axis, twice differentiable everywhere: derivatives are 0 where the vector vanishes."""
     squared = (vectors * vectors).sum(-1)
-    apart = squared > 1e-20
+    apart = ~(squared <= 1e-20)  # NaN counts as apart and stays NaN
     return torch.where(apart, squared, torch.ones_like(squared)).sqrt() * apart
