@@ -37,7 +37,7 @@ def edges_within(system: System, pairs: Pairs, cutoff: float) -> Edges:
     vector = half.vectors(system)
     r = length(vector)
     i, j = half.index
-    near = torch.nonzero(r.detach() < cutoff).flatten()
+    near = torch.nonzero(~(r.detach() >= cutoff)).flatten()  # NaN stays in, so that an exploded run is noticed
     if len(near) < len(r):
         i, j, vector, r = (t.index_select(0, near) for t in (i, j, vector, r))
     return Edges(i, j, vector, r, len(system), once=True)

@@ -161,6 +161,14 @@ def test_a_few_hundred_steps_of_force_matching_learn_a_lennard_jones_cluster(cls
 
 
 @NETWORKS
+def test_a_position_that_is_not_a_number_reaches_the_energy(cls: type) -> None:
+    net, system = cls(4.0, features=8, n_types=3).double(), cluster()
+    pairs, x = neighbors(system, 4.0), system.positions.clone()
+    x[3, 1] = float("nan")
+    assert bool(net(system.at(x), pairs).isnan().all())
+
+
+@NETWORKS
 def test_types_beyond_the_embedding_are_refused_by_torch(cls: type) -> None:
     net, system = cls(4.0, features=8, n_types=2).double(), cluster()
     with pytest.raises(IndexError):

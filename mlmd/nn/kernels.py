@@ -1,0 +1,140 @@
+"""Loops over pairs for tabulated filters, compiled by numba: no array of the size pairs x features is ever made.
+
+Serial on purpose: every unordered pair is visited once and written to both of its particles.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlmd.jit import jit
+
+Integers = NDArray[np.int64]
+Floats = NDArray[np.floating]
+
+
+@jit
+def near_pairs(
+    x: Floats, i: Integers, j: Integers, shift: Integers, cell: Floats, batch: Integers,
+    periodic: bool, cutoff: float, cells: int, like: Floats,
+) -> tuple[int, Integers, Integers, Floats, Integers, Floats, Floats]:  # fmt: skip
+    """Pairs within the cutoff and the four cubic B-splines alive at their distance.
+
+    Args:
+        x: (N, 3) positions; i, j: (P,) every unordered pair once; shift: (P, 3); cell: (S, 3, 3); batch: (N,).
+        cells: intervals of the table on [0, cutoff]; like: an array of the precision of the splines.
+
+    Returns:
+        (number or -1 if the list names a particle that is not there, i, j, vector (E, 3), first row of the table (E,),
+        values (E, 4), slopes by distance (E, 4)).
+    """
+    n, size, per_length = len(x), len(i), cells / cutoff
+    near_i, near_j, row = np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size, np.int64)
+    vector = np.empty((size, 3), x.dtype)
+    value, slope = np.empty((size, 4), like.dtype), np.empty((size, 4), like.dtype)
+    count = 0
+    for p in range(size):
+        a, b = i[p], j[p]
+        if a < 0 or b < 0 or a >= n or b >= n:
+            count = -1
+            break
+        d0, d1, d2 = x[b, 0] - x[a, 0], x[b, 1] - x[a, 1], x[b, 2] - x[a, 2]
+        if periodic:
+            c = cell[batch[a]]
+            for k in range(3):
+                s = shift[p, k]
+                d0 += s * c[k, 0]
+                d1 += s * c[k, 1]
+                d2 += s * c[k, 2]
+        r = np.sqrt(d0 * d0 + d1 * d1 + d2 * d2)
+        if r >= cutoff:
+            continue
+        u = r * per_length
+        k = min(int(u), cells - 1) if u >= 0 else 0  # NaN stays in the list and reaches the energy through its place
+        t = u - k
+        s = 1 - t
+        near_i[count], near_j[count], row[count] = a, b, k
+        vector[count, 0], vector[count, 1], vector[count, 2] = d0, d1, d2
+        value[count, 0], value[count, 3] = s * s * s / 6, t * t * t / 6
+        value[count, 1], value[count, 2] = (t * t * (3 * t - 6) + 4) / 6, (s * s * (3 * s - 6) + 4) / 6
+        slope[count, 0], slope[count, 3] = -0.5 * per_length * s * s, 0.5 * per_length * t * t
+        slope[count, 1], slope[count, 2] = per_length * t * (1.5 * t - 2), -per_length * s * (1.5 * s - 2)
+        count += 1
+    return count, near_i[:count], near_j[:count], vector[:count], row[:count], value[:count], slope[:count]
+
+
+@jit
+def sum_messages(i: Integers, j: Integers, row: Integers, value: Floats, table: Floats, sent: Floats) -> Floats:
+    r"""Messages :math:`m_i=\sum_jW(r_{ij})\odot y_j`, (n, F), of features ``sent`` y (n, F)."""
+    out = np.zeros_like(sent)
+    width = sent.shape[1]
+    mine = np.zeros(width, sent.dtype)
+    for e in range(len(i)):
+        a, b, k = i[e], j[e], row[e]
+        b0, b1, b2, b3 = value[e, 0], value[e, 1], value[e, 2], value[e, 3]
+        t0, t1, t2, t3 = table[k], table[k + 1], table[k + 2], table[k + 3]
+        ya, yb, theirs = sent[a], sent[b], out[b]
+        for f in range(width):
+            w = b0 * t0[f] + b1 * t1[f] + b2 * t2[f] + b3 * t3[f]
+            mine[f] += w * yb[f]
+            theirs[f] += w * ya[f]
+        if e + 1 == len(i) or i[e + 1] != a:
+            for f in range(width):
+                out[a, f] += mine[f]
+                mine[f] = 0
+    return out
+
+
+@jit
+def pull_messages(
+    i: Integers, j: Integers, row: Integers, value: Floats, slope: Floats,
+    table: Floats, sent: Floats, grad: Floats, need: bool, dr: Floats,
+) -> Floats:  # fmt: skip
+    r"""The reverse of :func:`sum_messages` for ``grad`` :math:`\gamma=\partial E/\partial m`, (n, F).
+
+    Adds :math:`\partial E/\partial r_{ij}=W'\cdot(\gamma_i\odot y_j+\gamma_j\odot y_i)` to ``dr`` (E,) and returns
+    :math:`\partial E/\partial y_i=\sum_jW\odot\gamma_j`, (n, F), or zeros if there is no ``need`` of it.
+    """
+    out = np.zeros_like(sent)
+    width = sent.shape[1]
+    mine = np.zeros(width, sent.dtype)
+    zero = value.dtype.type(0)
+    for e in range(len(i)):
+        a, b, k = i[e], j[e], row[e]
+        b0, b1, b2, b3 = value[e, 0], value[e, 1], value[e, 2], value[e, 3]
+        s0, s1, s2, s3 = slope[e, 0], slope[e, 1], slope[e, 2], slope[e, 3]
+        t0, t1, t2, t3 = table[k], table[k + 1], table[k + 2], table[k + 3]
+        ya, yb, ga, gb, theirs = sent[a], sent[b], grad[a], grad[b], out[b]
+        total = zero
+        for f in range(width):
+            total += (s0 * t0[f] + s1 * t1[f] + s2 * t2[f] + s3 * t3[f]) * (ga[f] * yb[f] + gb[f] * ya[f])
+        dr[e] += total
+        if not need:
+            continue
+        for f in range(width):
+            w = b0 * t0[f] + b1 * t1[f] + b2 * t2[f] + b3 * t3[f]
+            mine[f] += w * gb[f]
+            theirs[f] += w * ga[f]
+        if e + 1 == len(i) or i[e + 1] != a:
+            for f in range(width):
+                out[a, f] += mine[f]
+                mine[f] = 0
+    return out
+
+
+@jit
+def pair_forces(i: Integers, j: Integers, vector: Floats, dr: Floats, n: int) -> Floats:
+    r"""Forces (n, 3) from the slopes ``dr`` (E,): :math:`F_i=\sum_j\partial E/\partial r_{ij}\,\hat r_{ij}`."""
+    out = np.zeros((n, 3), vector.dtype)
+    for e in range(len(i)):
+        a, b = i[e], j[e]
+        d0, d1, d2 = vector[e, 0], vector[e, 1], vector[e, 2]
+        s = dr[e] / max(np.sqrt(d0 * d0 + d1 * d1 + d2 * d2), 1e-10)
+        out[a, 0] += s * d0
+        out[a, 1] += s * d1
+        out[a, 2] += s * d2
+        out[b, 0] -= s * d0
+        out[b, 1] -= s * d1
+        out[b, 2] -= s * d2
+    return out
