@@ -20,17 +20,21 @@ from mlmd.forces import Potential
 from mlmd.interop.evaluator import Evaluator
 from mlmd.interop.terms import (
     BondedTerm,
+    ChargeTerm,
     PairTerm,
     Pieces,
     Terms,
     constants,
     reduced_cell,
     sampled_pieces,
+    seen_among,
     spline_pieces,
     take_apart,
     unsupported,
 )
 from mlmd.potentials.bonded import CosineAngles, FourierDihedrals, HarmonicAngles, HarmonicBonds, PowerRepulsion
+from mlmd.potentials.coulomb import CoulombDSF
+from mlmd.potentials.ewald import Ewald
 from mlmd.potentials.pair import CORE, WCA, LennardJones, Morse, PairPotential, SoftSphere, Yukawa
 from mlmd.potentials.spline import CubicSplinePair, TabulatedPair
 from mlmd.system import System
@@ -64,12 +68,15 @@ def to_openmm(
     out = empty_system(mm, system)
     for number, term in enumerate(terms.pairs):
         out.addForce(_nonbonded(mm, term, terms, system, group=number))
-    for term, pairs in terms.seen_again():
-        out.addForce(_seen_again(mm, term, pairs, system))
+        if again := seen_among(terms.excluded, term):
+            out.addForce(_seen_again(mm, term, again, system))
+    for number, charge in enumerate(terms.charges, len(terms.pairs)):
+        for force in _charges(mm, charge, terms, system, group=number):
+            out.addForce(force)
     for bonded in terms.bonded:
         out.addForce(_bonded(mm, bonded, system))
-    if terms.constant:
-        out.addForce(_named(mm.CustomCVForce(repr(terms.constant * ENERGY)), "constant"))
+    if constant := terms.constant + _self_energy(terms, system):
+        out.addForce(_named(mm.CustomCVForce(repr(constant * ENERGY)), "constant"))
     return out, topology(system, names, bonds or _harmonic_bonds(terms, system))
 
 
@@ -291,16 +298,21 @@ def _nonbonded(mm: Any, term: PairTerm, terms: Terms, system: System, group: int
     force.addPerParticleParameter("type")
     for t in place:
         force.addParticle([t])
-    for i, j in terms.excluded:
-        force.addExclusion(i, j)
-    force.setNonbondedMethod(force.CutoffPeriodic if system.periodic else force.CutoffNonPeriodic)
-    _check_room(system, law.cutoff)
-    force.setCutoffDistance(law.cutoff * LENGTH)
+    _excluding(force, terms, system, law.cutoff, group)
     if law.onset < law.cutoff:
         force.setUseSwitchingFunction(True)
         force.setSwitchingDistance(law.onset * LENGTH)
-    force.setForceGroup(group % 32)  # on a GPU all forces of one group have one cutoff
     return _named(force, type(law).__name__)
+
+
+def _excluding(force: Any, terms: Terms, system: System, cutoff: float, group: int) -> None:
+    """Exclusions, which OpenMM wants to be the same in all forces, and a cutoff, of which a GPU wants one per force group."""
+    for i, j in terms.excluded:
+        force.addExclusion(i, j)
+    _check_room(system, cutoff)
+    force.setNonbondedMethod(force.CutoffPeriodic if system.periodic else force.CutoffNonPeriodic)
+    force.setCutoffDistance(cutoff * LENGTH)
+    force.setForceGroup(group % 32)
 
 
 def _check_room(system: System, cutoff: float) -> None:
@@ -328,6 +340,73 @@ def _seen_again(mm: Any, term: PairTerm, pairs: list[tuple[int, int]], system: S
         force.addBond([i, j], [place[i], place[j]])
     force.setUsesPeriodicBoundaryConditions(system.periodic)
     return _named(force, f"{type(law).__name__} of pairs that other laws exclude")
+
+
+# -- charges --------------------------------------------------------------------------------------------------------------------
+
+
+def _self_energy(terms: Terms, system: System) -> float:
+    """Of the damped shifted force, in eV; OpenMM's own sums know theirs."""
+    own = [t.factor * float(t.law.self_energy(system.to(torch.float64))) for t in terms.charges if isinstance(t.law, CoulombDSF)]
+    return sum(own)
+
+
+def _charges(mm: Any, term: ChargeTerm, terms: Terms, system: System, group: int) -> list[Any]:
+    if isinstance(term.law, CoulombDSF):
+        return _damped_shifted(mm, term, term.law, terms, system, group)
+    return [_coulomb(mm, term, terms, system, group)]
+
+
+def _charge_list(system: System) -> list[float]:
+    return [] if system.charges is None else system.charges.double().tolist()
+
+
+def _damped_shifted(mm: Any, term: ChargeTerm, law: CoulombDSF, terms: Terms, system: System, group: int) -> list[Any]:
+    """The pairs within the cutoff, and what excluded ones keep: the law less the bare 1/r."""
+    q, k = _charge_list(system), term.constant * ENERGY * LENGTH
+    alpha, cutoff = law.alpha / LENGTH, law.cutoff * LENGTH
+    shift = f"{law.steepness / LENGTH**2!r}*(r-{cutoff!r})-{law.height / LENGTH!r}"
+    force = mm.CustomNonbondedForce(f"{k!r}*q1*q2*(erfc({alpha!r}*r)/r+{shift})")
+    force.addPerParticleParameter("q")
+    for charge in q:
+        force.addParticle([charge])
+    _excluding(force, terms, system, law.cutoff, group)
+    out = [_named(force, "CoulombDSF")]
+    rest = {
+        True: f"select(step({cutoff!r}-r), {shift}-erf({alpha!r}*r)/r, -1/r)",
+        False: f"step({cutoff!r}-r)*(erfc({alpha!r}*r)/r+{shift})",
+    }
+    again = seen_among(terms.excluded, term)
+    for excluded, pairs in ((True, sorted(term.excluded)), (False, again)):
+        if pairs:
+            single = mm.CustomBondForce(f"{k!r}*qq*({rest[excluded]})")
+            single.addPerBondParameter("qq")
+            for i, j in pairs:
+                single.addBond(i, j, [q[i] * q[j]])
+            single.setUsesPeriodicBoundaryConditions(system.periodic)
+            out.append(_named(single, "CoulombDSF of single pairs"))
+    return out
+
+
+def _coulomb(mm: Any, term: ChargeTerm, terms: Terms, system: System, group: int) -> Any:
+    """Ewald sums become particle-mesh ones of the same accuracy; the interaction's strength goes into the charges."""
+    scale = (term.constant / units.coulomb_constant) ** 0.5
+    q = [scale * charge for charge in _charge_list(system)]
+    force = mm.NonbondedForce()
+    for charge in q:
+        force.addParticle(charge, 1.0, 0.0)
+    for i, j in terms.excluded:
+        force.addException(i, j, 0.0 if (i, j) in term.excluded else q[i] * q[j], 1.0, 0.0)
+    if isinstance(term.law, Ewald):
+        _check_room(system, term.law.cutoff)
+        force.setNonbondedMethod(force.PME)
+        force.setCutoffDistance(term.law.cutoff * LENGTH)
+        force.setEwaldErrorTolerance(term.law.accuracy)
+    else:
+        force.setNonbondedMethod(force.NoCutoff)
+    force.setUseDispersionCorrection(False)
+    force.setForceGroup(group % 32)
+    return _named(force, type(term.law).__name__)
 
 
 # -- bonded laws ----------------------------------------------------------------------------------------------------------------

@@ -5,9 +5,9 @@ Sums, factors, frozen copies, ensembles and shifts disappear here, so that a pro
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import cached_property, reduce
 from typing import Any
 
 import torch
@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from mlmd.cell import periodic_widths
 from mlmd.potentials.bonded import KINDS, Bonded, Law
 from mlmd.potentials.compose import Ensemble, Frozen, Scaled, Shifted, Sum
+from mlmd.potentials.coulomb import ChargePotential, Coulomb, CoulombDSF, charges_of
+from mlmd.potentials.ewald import Ewald
 from mlmd.potentials.internal import InternalCoordinates
-from mlmd.potentials.pair import Constants, Excluding, PairPotential, Smooth
+from mlmd.potentials.pair import WCA, Constants, Excluding, PairPotential, Smooth, switch
 from mlmd.potentials.spline import CubicSplinePair, TabulatedPair, rows_of
 from mlmd.system import System
 
@@ -39,6 +41,29 @@ class PairTerm:
         while isinstance(law, Smooth):
             law = law.law
         return law
+
+
+@dataclass(frozen=True, eq=False)
+class ChargeTerm:
+    """``factor`` times a law of charges; of the ``excluded`` pairs (i < j) the bare Coulomb interaction is left out."""
+
+    law: ChargePotential | Coulomb
+    factor: float
+    excluded: frozenset[Pair]
+
+    @property
+    def constant(self) -> float:
+        """Strength of the interaction in eV A/e^2, permittivity and factor included.
+
+        Raises:
+            ValueError: if it is not positive: other programs scale charges by its root.
+        """
+        value = self.factor * float(self.law.constant)
+        if not value > 0:
+            raise ValueError(
+                f"factor={self.factor} before {type(self.law).__name__}: other programs know attraction of unlike charges only"
+            )
+        return value
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,26 +96,27 @@ class Terms:
     """All that a classical potential is made of for one system; ``constant`` is an energy in eV that no force comes from."""
 
     pairs: tuple[PairTerm, ...] = ()
+    charges: tuple[ChargeTerm, ...] = ()
     bonded: tuple[BondedTerm, ...] = ()
     constant: float = 0.0
 
     def __add__(self, other: Terms) -> Terms:
-        return Terms(self.pairs + other.pairs, self.bonded + other.bonded, self.constant + other.constant)
+        constant = self.constant + other.constant
+        return Terms(self.pairs + other.pairs, self.charges + other.charges, self.bonded + other.bonded, constant)
 
-    @property
+    @cached_property
     def excluded(self) -> list[Pair]:
-        """Pairs that at least one pair law does not see, in order."""
-        return sorted(frozenset().union(*(t.excluded for t in self.pairs)))
+        """Pairs that at least one law does not see, in order."""
+        terms: list[PairTerm | ChargeTerm] = [*self.pairs, *self.charges]
+        return sorted({pair for t in terms for pair in t.excluded})
 
-    def seen_again(self) -> Iterator[tuple[PairTerm, list[Pair]]]:
-        """Pair laws with the pairs among :attr:`excluded` that they do see: to be added one by one.
 
-        Other programs know one set of exclusions for all laws; so all laws are kept off the union, and given back there.
-        """
-        for term in self.pairs:
-            pairs = [p for p in self.excluded if p not in term.excluded]
-            if pairs:
-                yield term, pairs
+def seen_among(pairs: Iterable[Pair], term: PairTerm | ChargeTerm) -> list[Pair]:
+    """The pairs that a law does see.
+
+    Other programs know one set of exclusions for all laws; so all laws are kept off the union, and given back pair by pair there.
+    """
+    return [p for p in pairs if p not in term.excluded]
 
 
 def take_apart(potential: nn.Module, system: System) -> Terms:
@@ -130,6 +156,9 @@ def _apart(potential: Any, system: System, within: _Within) -> Terms:
         return Terms(bonded=tuple(_bonded(law, potential.coordinates, within.factor) for law in potential.laws))
     if isinstance(potential, PairPotential) and type(potential).forward is PairPotential.forward:
         return Terms(pairs=(PairTerm(potential, within.factor, within.excluded),))
+    if isinstance(potential, (CoulombDSF, Ewald, Coulomb)):
+        charges_of(system, potential)
+        return Terms(charges=(ChargeTerm(potential, within.factor, within.excluded),))
     raise ValueError(unsupported(potential))
 
 
@@ -202,7 +231,8 @@ def spline_pieces(law: CubicSplinePair | TabulatedPair, types: list[int]) -> Pie
 def sampled_pieces(law: PairPotential, types: list[int], start: float, intervals: int) -> Pieces:
     """Cubic Hermite polynomials through values and slopes of any pair law from ``start`` to its cutoff; error of order spacing^4."""
     r = torch.linspace(start, law.cutoff, intervals + 1, dtype=torch.float64)
-    spacing, rows = (law.cutoff - start) / intervals, []
+    spacing = (law.cutoff - start) / intervals
+    rows: list[Tensor] = []
     row = torch.zeros(len(types), len(types), dtype=torch.long)
     for a, b in torch.triu_indices(len(types), len(types)).T.tolist():
         row[a, b] = row[b, a] = len(rows)
@@ -213,8 +243,30 @@ def sampled_pieces(law: PairPotential, types: list[int], start: float, intervals
 
 
 def value_and_slope(law: PairPotential, r: Tensor, zi: int, zj: int) -> tuple[Tensor, Tensor]:
-    """u S (R,) in eV and its derivative in eV/A at distances ``r`` (R,) between two types, in double precision."""
-    return _slope(law.value, r, zi, zj)
+    """u S (R,) in eV and its derivative in eV/A at distances ``r`` (R,) up to the cutoff, where they are the limits from inside."""
+
+    def inside(r: Tensor, zi: Tensor, zj: Tensor) -> Tensor:
+        u = law.pair(r, zi, zj)
+        return u * switch(r, law.onset, law.cutoff) if law.onset < law.cutoff else u
+
+    return _slope(inside, r, zi, zj)
+
+
+def interacts(law: PairPotential, zi: int, zj: int) -> bool:
+    """Whether a law has anything to say about two types: splines and tables list those that they know."""
+    while isinstance(law, Smooth):
+        law = law.law
+    if not isinstance(law, (CubicSplinePair, TabulatedPair)):
+        return True
+    return int(rows_of(law.table.cpu(), torch.tensor([zi]), torch.tensor([zj]))) < len(law.types)
+
+
+def reach(law: PairPotential, zi: int, zj: int) -> float:
+    """Distance in A beyond which two types do not interact; WCA ends at 2^(1/6) sigma of the two."""
+    if not isinstance(law, WCA):
+        return law.cutoff
+    types = [zi, zj]
+    return min(law.cutoff, 2.0 ** (1.0 / 6.0) * float(constants(law.sigma, types)[0, 1]))
 
 
 def _slope(function: Any, r: Tensor, zi: int, zj: int) -> tuple[Tensor, Tensor]:

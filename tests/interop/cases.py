@@ -12,6 +12,8 @@ from mlmd.forces import energy_forces
 from mlmd.neighbors import neighbors
 from mlmd.potentials.bonded import Bonded, CosineAngles, FourierDihedrals, HarmonicAngles, HarmonicBonds, PowerRepulsion
 from mlmd.potentials.compose import Ensemble, Frozen, Scaled, Shifted
+from mlmd.potentials.coulomb import Coulomb, CoulombDSF
+from mlmd.potentials.ewald import Ewald
 from mlmd.potentials.internal import InternalCoordinates
 from mlmd.potentials.pair import WCA, Excluding, LennardJones, Morse, PairPotential, Smooth, SoftSphere, Yukawa
 from mlmd.potentials.spline import CubicSplinePair, TabulatedPair
@@ -123,6 +125,23 @@ CASES = [
 ]
 
 
+def charged() -> nn.Module:
+    """Charges and a pair law that exclude different pairs."""
+    return Excluding(CoulombDSF(8.0, 0.25, permittivity=2.0), BONDS, SIZE, hops=2) + Excluding(lennard_jones(), BONDS, SIZE, hops=3)
+
+
+PERIODIC_CASES = [
+    Case("Ewald", lambda: Ewald(8.0, accuracy=1e-7, permittivity=3.0)),
+    Case("Ewald, excluded", lambda: Excluding(Ewald(8.0, accuracy=1e-7), BONDS, SIZE, 2) + Excluding(lennard_jones(), BONDS, SIZE)),
+]
+OPEN_CASES = [Case("Coulomb", lambda: Excluding(Coulomb(permittivity=4.0), BONDS, SIZE, 1) + lennard_jones())]
+CASES += [
+    Case("damped shifted force", lambda: CoulombDSF(8.0, 0.2)),
+    Case("damped shifted force, excluded", lambda: Excluding(CoulombDSF(8.0, 0.2), BONDS, SIZE, hops=2)),
+    Case("charges and a law", charged),
+]
+
+
 def liquid(seed: int = 0, periodic: bool = True, molecules: int = 8) -> System:
     """Zigzag chains of five beads of three types on a lattice, all beads displaced at random, in a triclinic cell or in the open."""
     generator = torch.Generator().manual_seed(seed)
@@ -133,7 +152,8 @@ def liquid(seed: int = 0, periodic: bool = True, molecules: int = 8) -> System:
     cell = torch.tensor([[19.5, 0.0, 0.0], [2.1, 18.5, 0.0], [-1.7, 3.3, 19.0]], dtype=torch.float64) if periodic else None
     masses = torch.tensor([12.0, 14.0, 16.0], dtype=torch.float64) * amu
     types = torch.tensor([0, 1, 2, 0, 1] * molecules)
-    return System.single(x, types=types, masses=masses[types], cell=cell)
+    charges = torch.tensor([0.5, -0.3, 0.2, 0.1, -0.5], dtype=torch.float64).repeat(molecules)
+    return System.single(x, types=types, masses=masses[types], cell=cell, charges=charges)
 
 
 def ours(potential: nn.Module, system: System) -> tuple[float, torch.Tensor]:
