@@ -60,14 +60,25 @@ def spline_table(function: Callable[[Tensor], Tensor], cutoff: float, cells: int
     Splines, 1978).
     """
     r = torch.linspace(0.0, cutoff, cells + 1, dtype=torch.float64)
-    value, slope = torch.func.jvp(function, (r,), (torch.ones_like(r),))
+    value, slope = function(r).detach(), _slope(function, r[[0, -1]])
     h = cutoff / cells
     bands = np.zeros((5, cells + 3))  # bands[2 + row - column, column]
     bands[1, 2:], bands[2, 1:-1], bands[3, :-2] = 1.0, 4.0, 1.0
     bands[2, 0], bands[1, 1], bands[0, 2] = -1.0, 0.0, 1.0
     bands[4, -3], bands[3, -2], bands[2, -1] = -1.0, 0.0, 1.0
-    right = torch.cat([2 * h * slope[:1], 6 * value, 2 * h * slope[-1:]]).detach().numpy()
-    return torch.from_numpy(solve_banded((2, 2), bands, right))
+    right = torch.cat([2 * h * slope[:1], 6 * value, 2 * h * slope[1:]])
+    return torch.from_numpy(solve_banded((2, 2), bands, right.numpy()))
+
+
+def _slope(function: Callable[[Tensor], Tensor], r: Tensor) -> Tensor:
+    """dW/dr (P, F): the vector-Jacobian product v . W' differentiated by v."""
+    with torch.enable_grad():
+        r = r.detach().requires_grad_()
+        value = function(r)
+        v = torch.ones_like(value, requires_grad=True)
+        (product,) = torch.autograd.grad(value, r, v, create_graph=True)
+        (slope,) = torch.autograd.grad(product.sum(), v)
+    return slope
 
 
 def spline_weights(r: Tensor, cutoff: float, cells: int) -> tuple[Tensor, Tensor]:
