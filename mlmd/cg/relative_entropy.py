@@ -141,7 +141,7 @@ def refine(
         steps=steps_per_update,
         stride=stride,
         memory=memory,
-        pivots=_pivots(frames),
+        pivots=pivots_of(frames),
         turns=pivots_per_update,
     )
     reference = _energy_of_frames(model, frames)
@@ -171,7 +171,8 @@ def refine(
         yield {**log, "temperature": float(half_step_kT(sampler.state).mean()) / units.kelvin}
 
 
-def _pivots(frames: Frames) -> Pivots:
+def pivots_of(frames: Frames) -> Pivots:
+    """Rotatable bonds for pivot moves: those of a single molecule in open space, none of molecules in a box."""
     n, bonds, _ = single_molecules(frames)
     alone = n == frames.n_atoms and frames.cell is None
     return rotatable(n, bonds if alone else [])
