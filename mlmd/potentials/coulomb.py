@@ -139,11 +139,12 @@ class CoulombDSF(ChargePotential):
     .. math:: v(r)=\frac{\mathrm{erfc}(\alpha r)}r-\frac{\mathrm{erfc}(\alpha r_c)}{r_c}
         +\Big[\frac{\mathrm{erfc}(\alpha r_c)}{r_c^2}+\frac{2\alpha}{\sqrt\pi}\frac{e^{-\alpha^2r_c^2}}{r_c}\Big](r-r_c)
 
-    Fennell and Gezelter, J. Chem. Phys. 124, 234104 (2006), eq. 18. The self-energy keeps the total comparable with an Ewald sum.
+    Fennell and Gezelter, J. Chem. Phys. 124, 234104 (2006), after Wolf et al., J. Chem. Phys. 110, 8254 (1999). The self-energy
+    makes the total comparable with an Ewald sum, which it approaches as the cutoff grows.
 
     Args:
-        cutoff: r_c in A, about five times the distance of neighbouring charges.
-        alpha: damping in 1/A; 0 shifts the bare Coulomb force. The paper finds 0.2 good for r_c of 12 to 15 A.
+        cutoff: r_c in A, several times the distance of neighbouring charges.
+        alpha: damping in 1/A, 0.2 is usual with 12 A; 0 shifts the bare Coulomb force, more damps forces that are real.
         permittivity: see :class:`ChargePotential`.
 
     Raises:
