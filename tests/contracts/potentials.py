@@ -14,6 +14,7 @@ from mlmd.nn.painn import PaiNN
 from mlmd.nn.radial import BesselBasis, ExpNormalBasis, GaussianBasis, PolynomialEnvelope
 from mlmd.nn.schnet import SchNet
 from mlmd.nn.tabulated import TabulatedSchNet
+from mlmd.potentials.accelerated import Accelerated
 from mlmd.potentials.bonded import (
     Bonded,
     CosineAngles,
@@ -143,6 +144,7 @@ POTENTIALS = [
     Row("Scaled", lambda: 0.3 * _lj()),
     Row("Shifted", lambda: Shifted(_net(SchNet, interactions=1), [0.3, -2.0, 1.0])),
     Row("Frozen", lambda: Frozen(_lj())),
+    Row("Accelerated", lambda: Accelerated(_lj(), tolerance=1e-10)),
     Row("Ensemble", lambda: Ensemble(_lj(), _net(SchNet, interactions=1))),
     Row("Excluding", lambda: Excluding(_lj(), CHAIN, size=5, hops=2), alike=False),
     Row("CoulombDSF", lambda: CoulombDSF(4.0, 0.3)),
