@@ -53,6 +53,18 @@ class BrokenCheckpoint(ValueError):
     """A stored file is truncated, altered or of another kind; names the file and what to do."""
 
 
+class WriteFailed(OSError):
+    """A file of a run cannot be written (disk full, permission lost); what was written before stays."""
+
+    def __init__(self, path: Any, error: OSError):
+        super().__init__(
+            error.errno, f"{path} cannot be written ({error.strerror or error}): make room or choose another folder, then run again"
+        )
+
+    def __str__(self) -> str:
+        return str(self.args[1])
+
+
 def require(module: str, *, extra: str) -> Any:
     """Import ``module`` or raise :class:`MissingExtra` that names the pip extra."""
     try:

@@ -30,16 +30,72 @@ def test_a_finished_run_is_not_run_again(tmp_path):
     assert run(tmp_path, 40) == []
 
 
-def test_a_damaged_chunk_is_noticed_and_made_again(tmp_path):
+def flip(path, at):
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_damaged_checkpoint_is_noticed_and_the_one_before_used(tmp_path):
     run(tmp_path, 100)
     before = read_production(tmp_path)
-    path = sorted(tmp_path.glob("chunk_*.npz"))[2]
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
+    path = sorted(tmp_path.glob("checkpoint_*.ckpt"))[-1]
+    flip(path, path.stat().st_size // 2)
     with pytest.warns(UserWarning, match=path.name):
+        logs = run(tmp_path, 100)
+    assert [log["step"] for log in logs] == [100]
+    assert torch.equal(read_production(tmp_path), before)
+
+
+def test_damaged_frames_after_the_checkpoint_before_are_made_again(tmp_path):
+    run(tmp_path, 100)
+    before = read_production(tmp_path)
+    flip(tmp_path / "trajectory.mlmd", -10)
+    with pytest.warns(UserWarning, match="frame 19 is damaged"):
         run(tmp_path, 100)
     assert torch.equal(read_production(tmp_path), before)
+
+
+def test_a_damaged_frame_of_long_ago_is_left_out_and_named(tmp_path):
+    run(tmp_path, 100)
+    before = read_production(tmp_path)
+    flip(tmp_path / "trajectory.mlmd", 500)
+    with pytest.warns(UserWarning, match="frame 1 is damaged"):
+        assert run(tmp_path, 100) == []
+    with pytest.warns(UserWarning, match="frame 1 is damaged"):
+        after = read_production(tmp_path)
+    assert torch.equal(after, before[[0, *range(2, 20)]])
+
+
+def test_both_checkpoints_lost_means_to_begin_anew_with_the_same_result(tmp_path):
+    run(tmp_path, 60)
+    before = read_production(tmp_path)
+    for path in tmp_path.glob("checkpoint_*.ckpt"):
+        path.write_bytes(path.read_bytes()[:-1])
+    with pytest.warns(UserWarning, match="truncated"):
+        run(tmp_path, 60)
+    assert torch.equal(read_production(tmp_path), before)
+
+
+def test_a_run_cut_between_checkpoints_and_made_longer_is_as_if_made_in_one_go(tmp_path):
+    run(tmp_path / "whole", 100)
+    run(tmp_path / "cut", 45)  # checkpoints are due every 20 steps
+    assert len(read_production(tmp_path / "cut")) == 9
+    assert run(tmp_path / "cut", 45) == []
+    run(tmp_path / "cut", 100)
+    assert torch.equal(read_production(tmp_path / "whole"), read_production(tmp_path / "cut"))
+
+
+def test_steps_that_are_no_multiple_of_the_frame_distance_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="for example 40"):
+        run(tmp_path, 42)
+
+
+def test_a_folder_of_another_system_is_refused(tmp_path):
+    run(tmp_path, 40)
+    other = rest(System.single(torch.ones(4, 3)).replicate(6))
+    with pytest.raises(ValueError, match="another folder"):
+        list(produce(tmp_path, other, Spring(), Langevin(0.1, 0.5, 0.3), 60, every=5))
 
 
 def test_an_empty_folder_is_named(tmp_path):
