@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from mlmd.neighbors.pairs import Pairs
 from mlmd.potentials.internal import Geometry, InternalCoordinates
+from mlmd.potentials.spline import UniformKnots
 from mlmd.segment import segment_sum
 from mlmd.store import configurable
 from mlmd.system import System
@@ -156,6 +158,127 @@ class PowerRepulsion(_PerCoordinate):
     def u_and_slope(self, q: Tensor) -> tuple[Tensor, Tensor]:
         u = self.u(q)
         return u, -self.power * u / q
+
+
+class _Spline(_PerCoordinate):
+    """A trainable cubic spline of every coordinate, or one for a group of coordinates; linear in its coefficients."""
+
+    groups: Tensor
+
+    def __init__(
+        self,
+        rows: Tensor | Sequence[int],
+        knots: UniformKnots,
+        groups: Tensor | Sequence[int] | None,
+        coefficients: Tensor | Sequence[Sequence[float]] | None,
+    ):
+        super().__init__(rows)
+        groups = _rows(range(len(self.rows)) if groups is None else groups)
+        if len(groups) != len(self.rows) or not len(groups) or int(groups.min()) < 0:
+            raise ValueError(f"groups={groups.tolist()}: give one number >= 0 for each of the {len(self.rows)} rows")
+        self.register_buffer("groups", groups)
+        self.knots = knots
+        shape = (int(groups.max()) + 1, knots.size)
+        c = torch.zeros(shape, dtype=torch.float64) if coefficients is None else torch.as_tensor(coefficients).clone()
+        if tuple(c.shape) != shape:
+            raise ValueError(f"coefficients has shape {tuple(c.shape)}, expected (groups, functions) = {shape}")
+        self.coefficients = nn.Parameter(c)
+
+    def u(self, q: Tensor) -> Tensor:
+        return self.knots.combine(q.reshape(-1), self.coefficients, self._row(q)).reshape(q.shape)
+
+    def u_and_slope(self, q: Tensor) -> tuple[Tensor, Tensor]:
+        u, slope = self.knots.combine_with_slope(q.reshape(-1), self.coefficients, self._row(q))
+        return u.reshape(q.shape), slope.reshape(q.shape)
+
+    def _row(self, q: Tensor) -> Tensor:
+        return self.groups[:, None].expand(q.shape).reshape(-1)
+
+    def design_matrix(self, q: Tensor) -> tuple[Tensor, Tensor]:
+        """B and dB/dq, (K, M, functions) each, of coordinates (K, M): u = B c[groups], du/dq = B' c[groups]."""
+        value, slope = self.knots.design_matrix(q.reshape(-1))
+        return value.reshape(*q.shape, -1), slope.reshape(*q.shape, -1)
+
+    def design_forces(self, geometry: Geometry, coordinates: InternalCoordinates) -> Tensor:
+        """Forces of every coefficient set to one, (groups, functions, N, 3): the matrix of least-squares force matching."""
+        values = (geometry.distances, geometry.angles, geometry.dihedrals)
+        k = KINDS.index(self.kind)
+        slope = self.design_matrix(values[k].index_select(0, self.rows))[1]
+        out = []
+        for group in range(self.coefficients.shape[0]):
+            own = (self.groups == group).to(slope.dtype)[:, None]
+            for function in range(self.knots.size):
+                slopes = (torch.zeros_like(values[0]), torch.zeros_like(values[1]), torch.zeros_like(values[2]))
+                slopes[k].index_add_(0, self.rows, own * slope[..., function])
+                out.append(-coordinates.pull_back(geometry, slopes))
+        return torch.stack(out).unflatten(0, (-1, self.knots.size))
+
+    def set_values(self, values: Tensor | Sequence[float], group: int = 0) -> None:
+        """Let the spline of a group pass through ``values`` (eV) at its knots: intervals + 1, or intervals if periodic."""
+        self.coefficients.data[group] = self.knots.interpolate(torch.as_tensor(values)).to(self.coefficients)
+
+
+@configurable
+class SplineBonds(_Spline):
+    r"""u = sum_k c_k B_k(r): cubic B-splines on ``intervals`` equal intervals of [start, stop] A, straight lines outside.
+
+    Args:
+        rows: rows of the coordinates' distances; start, stop: range in A; intervals: at least 4.
+        groups: (K,) number of the spline of every row, so that alike bonds share one; default one each.
+        coefficients: (groups, intervals + 3) in eV, default zero.
+
+    Raises:
+        ValueError: if shapes do not fit, or the range is empty.
+    """
+
+    def __init__(
+        self,
+        rows: Tensor | Sequence[int],
+        start: float,
+        stop: float,
+        intervals: int,
+        groups: Tensor | Sequence[int] | None = None,
+        coefficients: Tensor | Sequence[Sequence[float]] | None = None,
+    ):
+        super().__init__(rows, UniformKnots(start, stop, intervals), groups, coefficients)
+
+
+@configurable
+class SplineAngles(_Spline):
+    r"""u = sum_k c_k B_k(theta) on ``intervals`` equal intervals of [0, pi]; see :class:`SplineBonds`.
+
+    The force has no limit at theta = 0 and pi unless the slope vanishes there, as for any law of the angle itself.
+    """
+
+    kind = "angles"
+
+    def __init__(
+        self,
+        rows: Tensor | Sequence[int],
+        intervals: int,
+        groups: Tensor | Sequence[int] | None = None,
+        coefficients: Tensor | Sequence[Sequence[float]] | None = None,
+    ):
+        super().__init__(rows, UniformKnots(0.0, math.pi, intervals), groups, coefficients)
+
+
+@configurable
+class SplineDihedrals(_Spline):
+    r"""u = sum_k c_k B_k(phi), periodic on ``intervals`` equal intervals of [-pi, pi]; coefficients (groups, intervals) in eV.
+
+    See :class:`SplineBonds`. A spline that is not even tells a molecule from its mirror image.
+    """
+
+    kind = "dihedrals"
+
+    def __init__(
+        self,
+        rows: Tensor | Sequence[int],
+        intervals: int,
+        groups: Tensor | Sequence[int] | None = None,
+        coefficients: Tensor | Sequence[Sequence[float]] | None = None,
+    ):
+        super().__init__(rows, UniformKnots(-math.pi, math.pi, intervals, periodic=True), groups, coefficients)
 
 
 @configurable

@@ -63,19 +63,31 @@ class UniformKnots(nn.Module):
 
     def combine(self, x: Tensor, coefficients: Tensor, row: Tensor | None = None) -> Tensor:
         """Spline values (P,) from coefficients (size,), or from rows (P,) of coefficients (R, size)."""
-        c = coefficients.to(x.dtype)
-        if self.periodic:
-            c = torch.cat([c, c[..., :3]], -1)
-        polynomials = (c.unfold(-1, 4, 1) @ self.pieces.to(x.dtype)).reshape(-1, 4)  # of every interval, in powers of t
-        k, t = self.locate(x)
-        k = k if row is None else k + row * self.intervals
-        c0, c1, c2, c3 = polynomials.index_select(0, k).unbind(1)
+        (c0, c1, c2, c3), t = self._cubics(x, coefficients, row)
         inside = t.clamp(0.0, 1.0)
         value = c0 + inside * (c1 + inside * (c2 + inside * c3))
         if self.periodic:
             return value
         slope = c1 + inside * (2.0 * c2 + inside * (3.0 * c3))
         return value + slope * (t - inside)
+
+    def combine_with_slope(self, x: Tensor, coefficients: Tensor, row: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Spline values (P,) and their derivatives (P,), as :meth:`combine` would give and differentiate them."""
+        (c0, c1, c2, c3), t = self._cubics(x, coefficients, row)
+        inside = t.clamp(0.0, 1.0)
+        value = c0 + inside * (c1 + inside * (c2 + inside * c3))
+        slope = c1 + inside * (2.0 * c2 + inside * (3.0 * c3))
+        return value + slope * (t - inside), slope / self.spacing
+
+    def _cubics(self, x: Tensor, coefficients: Tensor, row: Tensor | None) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Four coefficients (P,) of the polynomial that holds at ``x``, in powers of t, and t."""
+        c = coefficients.to(x.dtype)
+        if self.periodic:
+            c = torch.cat([c, c[..., :3]], -1)
+        polynomials = (c.unfold(-1, 4, 1) @ self.pieces.to(x.dtype)).reshape(-1, 4)  # of every interval
+        k, t = self.locate(x)
+        k = k if row is None else k + row * self.intervals
+        return polynomials.index_select(0, k).unbind(1), t
 
     def design_matrix(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Basis functions and their derivatives, (P, size) each: u(x) = B c, u'(x) = B' c."""

@@ -23,6 +23,9 @@ from mlmd.potentials.bonded import (
     HarmonicBonds,
     Law,
     PowerRepulsion,
+    SplineAngles,
+    SplineBonds,
+    SplineDihedrals,
 )
 from mlmd.potentials.compose import Ensemble, Frozen, Shifted
 from mlmd.potentials.coulomb import Coulomb, CoulombDSF
@@ -117,6 +120,10 @@ def _dihedrals() -> Law:
     return FourierDihedrals([0, 1], torch.tensor([[0.1, 0.2], [0.3, -0.1]]), torch.tensor([[0.2, -0.1], [0.1, 0.3]]))
 
 
+def _wavy(law: Law) -> Law:
+    return _shaken(law, 0.3)  # type: ignore[return-value]
+
+
 def _everything() -> nn.Module:
     return Excluding(_lj(), CHAIN, size=5, hops=2) + _bonded(_bonds(), _dihedrals()) + _net(SchNet, interactions=1)
 
@@ -158,6 +165,14 @@ POTENTIALS = [
     Row("CosineAngles", lambda: _bonded(_cosines()), molecule=True, alike=False),
     Row("FourierDihedrals", lambda: _bonded(_dihedrals()), molecule=True, mirror=False, alike=False),
     Row("PowerRepulsion", lambda: _bonded(PowerRepulsion([4], torch.tensor([3.0]), 0.1)), molecule=True, alike=False),
+    Row(
+        "SplineBonds",
+        lambda: _bonded(_wavy(SplineBonds([0, 1, 2, 3], 1.0, 2.2, 6, groups=[0, 0, 1, 0]))),
+        molecule=True,
+        alike=False,
+    ),
+    Row("SplineAngles", lambda: _bonded(_wavy(SplineAngles([0, 2], 8))), molecule=True, alike=False),
+    Row("SplineDihedrals", lambda: _bonded(_wavy(SplineDihedrals([0, 1], 7))), molecule=True, mirror=False, alike=False),
     Row("InvariantNet", _invariant, molecule=True, mirror=False, alike=False),
     Row("bonded + pairs + network", _everything, molecule=True, mirror=False, alike=False),
 ]
