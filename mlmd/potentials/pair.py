@@ -304,13 +304,14 @@ class Excluding(Potential):
         """The list without the excluded pairs; remembered for the list seen last."""
         if self._last is not None and self._last[0]() is pairs:
             return self._last[1]
-        i, j = pairs.index
-        same = i.div(self.size, rounding_mode="floor") == j.div(self.size, rounding_mode="floor")
-        keep = ~(same & self.excluded[i % self.size, j % self.size])
-        kept = Pairs(pairs.index[:, keep], pairs.shift[keep])
+        kept = pairs.where(self._allowed)
         if not torch.compiler.is_compiling():
             self._last = (weakref.ref(pairs), kept)
         return kept
+
+    def _allowed(self, i: Tensor, j: Tensor) -> Tensor:
+        same = i.div(self.size, rounding_mode="floor") == j.div(self.size, rounding_mode="floor")
+        return ~(same & self.excluded[i % self.size, j % self.size])
 
     def forward(self, system: System, pairs: Pairs | None) -> Tensor:
         """Energy of every system, (S,), in eV."""
