@@ -120,8 +120,8 @@ def _dihedrals() -> Law:
     return FourierDihedrals([0, 1], torch.tensor([[0.1, 0.2], [0.3, -0.1]]), torch.tensor([[0.2, -0.1], [0.1, 0.3]]))
 
 
-def _wavy(law: Law) -> Law:
-    return _shaken(law, 0.3)  # type: ignore[return-value]
+def _wavy(law: Law, width: float = 0.3) -> Law:
+    return _shaken(law, width)  # type: ignore[return-value]
 
 
 def _everything() -> nn.Module:
@@ -171,7 +171,7 @@ POTENTIALS = [
         molecule=True,
         alike=False,
     ),
-    Row("SplineAngles", lambda: _bonded(_wavy(SplineAngles([0, 2], 8))), molecule=True, alike=False),
+    Row("SplineAngles", lambda: _bonded(_wavy(SplineAngles([0, 2], 8), 0.05)), molecule=True, alike=False),
     Row("SplineDihedrals", lambda: _bonded(_wavy(SplineDihedrals([0, 1], 7))), molecule=True, mirror=False, alike=False),
     Row("InvariantNet", _invariant, molecule=True, mirror=False, alike=False),
     Row("bonded + pairs + network", _everything, molecule=True, mirror=False, alike=False),
