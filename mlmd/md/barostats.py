@@ -61,6 +61,19 @@ def _traceless(a: Tensor) -> Tensor:
     return a - mean * torch.eye(3, dtype=a.dtype, device=a.device)
 
 
+def _exponential(a: Tensor) -> Tensor:
+    """exp a, (S, 3, 3), to rounding for |a| < 1/2: Taylor's series of a/4 to degree 8, squared twice.
+
+    ``torch.linalg.matrix_exp`` picks a degree by the norms of the batch, so that a system alone differs from itself in a batch.
+    """
+    one, a = torch.eye(3, dtype=a.dtype, device=a.device), a / 4
+    out = one + a / 8
+    for k in range(7, 0, -1):
+        out = one + a @ out / k
+    out = out @ out
+    return out @ out
+
+
 # Which changes of shape a cell may make: a projection of (S, 3, 3) rates of deformation onto the allowed ones without trace.
 SHAPES: dict[str, Callable[[Tensor], Tensor]] = {
     "isotropic": _isotropic,
@@ -180,7 +193,7 @@ class CellRescaling:
         ratio = root.square() / volume
         width = (2 * c.kT * c.rate / (3 * volume * ratio)).sqrt()[:, None, None]
         strain = SHAPES[self.shape](c.rate[:, None, None] / 3 * pressure + width * noise.shape)
-        mu = torch.linalg.matrix_exp(strain) * ratio[:, None, None] ** (1 / 3)
+        mu = _exponential(strain) * ratio[:, None, None] ** (1 / 3)
         positions = torch.einsum("ni,nij->nj", system.positions, mu[system.batch])
         return replace(system, positions=positions, cell=system.cell @ mu)
 

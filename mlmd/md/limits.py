@@ -117,7 +117,7 @@ class Guard:
 
     def _measured(self, before: State, after: State) -> list[_Quantity]:
         batch, force = after.system.batch, after.forces.norm(dim=-1)
-        way = (after.system.positions - before.system.positions).norm(dim=-1)
+        way = (after.system.positions - _carried(before.system, after.system)).norm(dim=-1)
         out = [
             _Quantity("force", "eV/A", force, self.force, batch, self.atoms),
             _Quantity("displacement per step", "A", way, self.displacement, batch, self.atoms),
@@ -129,6 +129,14 @@ class Guard:
             i, j = self.bonds
             out.append(_Quantity("bond length", "A", _lengths(after.system, i, j), self.bond_length, batch[i], i))
         return out
+
+
+def _carried(before: System, after: System) -> Tensor:
+    """Where a change of the cell alone takes the particles: far from the origin a barostat moves them a long way."""
+    if after.cell is before.cell:
+        return before.positions
+    strain = torch.linalg.solve(completed(before.cell, before.pbc), completed(after.cell, after.pbc))
+    return torch.einsum("ni,nij->nj", before.positions, strain[before.batch])
 
 
 def _excess(q: _Quantity, state: State) -> Tensor:

@@ -97,7 +97,7 @@ class NoseHooverChain:
     dt: float | Tensor
     kT: float | Tensor
     time: float | Tensor
-    length: int = 5
+    length: int = 3
     removed: int | Tensor = 0
     order: int = 3
     substeps: int = 1
@@ -161,9 +161,12 @@ def _links(twice: Tensor, v: list[Tensor], mass: tuple[Tensor, ...], c: Chain, d
     """Advance the velocities of the chain one link after another: brake, push, brake."""
     v = list(v)
     for j in order:
-        push = twice - c.freedom * c.kT if j == 0 else mass[j - 1] * v[j - 1] ** 2 - c.kT
-        brake = torch.exp(-dt / 2 * v[j + 1]) if j + 1 < len(v) else torch.ones_like(dt)
-        v[j] = (v[j] * brake + dt * push / mass[j]) * brake
+        push = dt / mass[j] * (twice - c.freedom * c.kT if j == 0 else mass[j - 1] * v[j - 1] ** 2 - c.kT)
+        if j + 1 == len(v):
+            v[j] = v[j] + push
+        else:
+            brake = torch.exp(-dt / 2 * v[j + 1])
+            v[j] = (v[j] * brake + push) * brake
     return v
 
 
