@@ -30,6 +30,22 @@ def test_a_finished_run_is_not_run_again(tmp_path):
     assert run(tmp_path, 40) == []
 
 
+def test_monte_carlo_moves_between_frames_are_resumed_bit_for_bit_too(tmp_path):
+    def jump(system, generator):
+        return system.at(system.positions * (1 + 0.1 * torch.rand((), generator=generator)))
+
+    def moved_run(folder, steps):
+        list(produce(folder, start(), Spring(), Langevin(0.1, 0.5, 0.3), steps, every=5, snapshots_per_chunk=4, moves=jump))
+
+    moved_run(tmp_path / "whole", 100)
+    moved_run(tmp_path / "cut", 45)
+    moved_run(tmp_path / "cut", 100)
+    whole = read_production(tmp_path / "whole")
+    assert torch.equal(whole, read_production(tmp_path / "cut"))
+    run(tmp_path / "still", 100)
+    assert not torch.equal(whole, read_production(tmp_path / "still"))
+
+
 def flip(path, at):
     data = bytearray(path.read_bytes())
     data[at] ^= 1
