@@ -13,7 +13,7 @@ from mlmd.system import System
 
 @torch.no_grad()
 def cell_pairs(system: System, cutoff: float) -> RowPairs:
-    """All pairs closer than ``cutoff`` by cells as wide as the cutoff (Quentrec and Brot 1973), system by system, in time ~ N.
+    """All pairs closer than ``cutoff`` by cells half as wide as the cutoff (Quentrec and Brot, J. Comput. Phys. 13, 430 (1973)), system by system, in time ~ N.
 
     Any cell, unwrapped positions, and cells narrower than the cutoff, of which every image within it counts.
 
@@ -34,6 +34,16 @@ def cell_pairs(system: System, cutoff: float) -> RowPairs:
 
 @jit
 def _rows(x, counts, cells, periodic, cutoff):
+    def _lap(c, n):  # whole periods of n in c, and what is left; divisions of integers are slow
+        lap = 0
+        while c < 0:
+            c += n
+            lap -= 1
+        while c >= n:
+            c -= n
+            lap += 1
+        return lap, c
+
     n_all = len(x)
     start = np.zeros(n_all + 1, np.int32)
     sender = np.empty(16 * n_all + 64, np.int32)
@@ -47,6 +57,7 @@ def _rows(x, counts, cells, periodic, cutoff):
     home_cell = np.empty((n_all, 3), np.int32)
     begin = np.zeros(64, np.int32)
     low, high, inverse, width = np.empty(3), np.empty(3), np.empty((3, 3)), np.empty(3)
+    offset = np.empty((25, 2), np.int64)
     grid, reach = np.empty(3, np.int64), np.empty(3, np.int64)
     for system in range(len(counts)):
         n = counts[system]
@@ -77,7 +88,7 @@ def _rows(x, counts, cells, periodic, cutoff):
                 else:
                     low[a], high[a] = min(low[a], s), max(high[a], s)
                 y[i, a] = s
-        product = 1.0
+        product, side = 1.0, 0.5 * cutoff
         for a in range(3):
             width[a] *= high[a] - low[a]
             product *= max(1.0, np.floor(width[a] / cutoff))
@@ -85,7 +96,7 @@ def _rows(x, counts, cells, periodic, cutoff):
             1.0 / 3.0
         )  # sparse systems: wider cells, so that there are not more than ~2 n
         for a in range(3):
-            grid[a] = max(1, int(np.floor(width[a] / (cutoff * shrink))))
+            grid[a] = max(1, int(np.floor(width[a] / (side * shrink))))
             reach[a] = int(np.ceil(cutoff * grid[a] / width[a] * (1.0 + 1e-12))) if width[a] > 0 else 0
             if not pbc[a]:
                 reach[a] = min(reach[a], grid[a] - 1)
@@ -124,56 +135,60 @@ def _rows(x, counts, cells, periodic, cutoff):
             if len(ghost) < kinds * n:
                 ghost = np.empty(kinds * n, np.int32)
             ghost[: kinds * n] = -1
-        stencil = spread[0] * spread[1] * spread[2]
+        if spread[0] * spread[1] > len(offset):
+            offset = np.empty((spread[0] * spread[1], 2), np.int64)
+        for column in range(spread[0] * spread[1]):
+            offset[column, 0], offset[column, 1] = column // spread[1] - reach[0], column % spread[1] - reach[1]
         for i in range(first, first + n):
             px, py, pz = y[place[i], 0], y[place[i], 1], y[place[i], 2]
-            for o in range(stencil // 2, stencil):  # one half of the surroundings, from the own cell on
-                ox, oy, oz = (
-                    o // (spread[1] * spread[2]) - reach[0],
-                    (o // spread[2]) % spread[1] - reach[1],
-                    o % spread[2] - reach[2],
-                )
-                cx, cy, cz = home_cell[i, 0] + ox, home_cell[i, 1] + oy, home_cell[i, 2] + oz
-                lx, ly, lz = cx // grid[0], cy // grid[1], cz // grid[2]
-                if (lx != 0 and not pbc[0]) or (ly != 0 and not pbc[1]) or (lz != 0 and not pbc[2]):
+            for column in range(spread[0] * spread[1] // 2, spread[0] * spread[1]):  # one half of the surroundings
+                lx, cx = _lap(home_cell[i, 0] + offset[column, 0], grid[0])
+                ly, cy = _lap(home_cell[i, 1] + offset[column, 1], grid[1])
+                if (lx != 0 and not pbc[0]) or (ly != 0 and not pbc[1]):
                     continue
-                cx, cy, cz = cx - lx * grid[0], cy - ly * grid[1], cz - lz * grid[2]
-                c = (cx * grid[1] + cy) * grid[2] + cz
-                away = lx != 0 or ly != 0 or lz != 0
-                qx = lx * cell[0, 0] + ly * cell[1, 0] + lz * cell[2, 0] - px
-                qy = lx * cell[0, 1] + ly * cell[1, 1] + lz * cell[2, 1] - py
-                qz = lx * cell[0, 2] + ly * cell[1, 2] + lz * cell[2, 2] - pz
-                p0, p1 = first + begin[c], first + begin[c + 1]
-                if o == stencil // 2:
-                    p0 = place[i] + 1
-                if found + p1 - p0 > len(sender):
-                    grown = np.empty(2 * len(sender) + p1 - p0, np.int32)
-                    grown[:found] = sender[:found]
-                    sender = grown
-                if not away:
+                line = (cx * grid[1] + cy) * grid[2]
+                own = offset[column, 0] == 0 and offset[column, 1] == 0
+                z, last = home_cell[i, 2] - (0 if own else reach[2]), home_cell[i, 2] + reach[2]
+                if not pbc[2]:
+                    z, last = max(z, 0), min(last, grid[2] - 1)
+                while z <= last:  # cells in a row along z lie in a row in memory, up to the end of the period
+                    lz, cz = _lap(z, grid[2])
+                    stop = min(last, z - cz + grid[2] - 1)
+                    p0, p1 = first + begin[line + cz], first + begin[line + cz + stop - z + 1]
+                    if own and z == home_cell[i, 2]:
+                        p0 = place[i] + 1
+                    z = stop + 1
+                    if p1 <= p0:
+                        continue
+                    if found + p1 - p0 > len(sender):
+                        grown = np.empty(2 * len(sender) + p1 - p0, np.int32)
+                        grown[:found] = sender[:found]
+                        sender = grown
+                    qx = lx * cell[0, 0] + ly * cell[1, 0] + lz * cell[2, 0] - px
+                    qy = lx * cell[0, 1] + ly * cell[1, 1] + lz * cell[2, 1] - py
+                    qz = lx * cell[0, 2] + ly * cell[1, 2] + lz * cell[2, 2] - pz
+                    before = found
                     for p in range(p0, p1):
                         dx, dy, dz = y[p, 0] + qx, y[p, 1] + qy, y[p, 2] + qz
                         sender[found] = order[p]
                         found += dx * dx + dy * dy + dz * dz < cutoff * cutoff
-                    continue
-                kind = ((lx + laps[0]) * (2 * laps[1] + 1) + ly + laps[1]) * (2 * laps[2] + 1) + lz + laps[2]
-                for p in range(p0, p1):
-                    dx, dy, dz = y[p, 0] + qx, y[p, 1] + qy, y[p, 2] + qz
-                    if dx * dx + dy * dy + dz * dz < cutoff * cutoff:
-                        j = order[p]
+                    if lx == 0 and ly == 0 and lz == 0:
+                        continue
+                    kind = ((lx + laps[0]) * (2 * laps[1] + 1) + ly + laps[1]) * (2 * laps[2] + 1) + lz + laps[2]
+                    if known + n > len(parent):
+                        more_parents, more_images = np.empty(2 * known + n, np.int32), np.empty((2 * known + n, 3), np.int32)
+                        more_parents[:known], more_images[:known] = parent[:known], image[:known]
+                        parent, image = more_parents, more_images
+                    for f in range(before, found):
+                        j = sender[f]
                         k = ghost[kind * n + j - first]
                         if k < 0:
-                            if known == len(parent):
-                                more_parents, more_images = np.empty(2 * known, np.int32), np.empty((2 * known, 3), np.int32)
-                                more_parents[:known], more_images[:known] = parent[:known], image[:known]
-                                parent, image = more_parents, more_images
                             k = known
                             known += 1
                             parent[k] = j
                             image[k, 0], image[k, 1], image[k, 2] = image[j, 0] + lx, image[j, 1] + ly, image[j, 2] + lz
                             ghost[kind * n + j - first] = k
-                        sender[found] = k
-                        found += 1
+                        sender[f] = k
             start[i + 1] = found
         first += n
     return start, sender[:found].copy(), parent[:known].copy(), image[:known].copy()
