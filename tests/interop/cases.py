@@ -142,6 +142,14 @@ CASES += [
 ]
 
 
+WHERE = [*((c, True) for c in CASES + PERIODIC_CASES), *((c, False) for c in [*CASES[-4:], *OPEN_CASES])]  # and whether periodic
+
+
+def name(value: Case | bool) -> str:
+    """For the names of tests."""
+    return value.name if isinstance(value, Case) else ("triclinic" if value else "open")
+
+
 def liquid(seed: int = 0, periodic: bool = True, molecules: int = 8) -> System:
     """Zigzag chains of five beads of three types on a lattice, all beads displaced at random, in a triclinic cell or in the open."""
     generator = torch.Generator().manual_seed(seed)
@@ -149,7 +157,7 @@ def liquid(seed: int = 0, periodic: bool = True, molecules: int = 8) -> System:
     place = torch.tensor([[0.0, 6.2 * (m % 3), 6.4 * (m // 3)] for m in range(molecules)], dtype=torch.float64)
     x = (place[:, None] + template).reshape(-1, 3)
     x = x + 0.35 * torch.randn(x.shape, dtype=torch.float64, generator=generator)
-    cell = torch.tensor([[19.5, 0.0, 0.0], [2.1, 18.5, 0.0], [-1.7, 3.3, 19.0]], dtype=torch.float64) if periodic else None
+    cell = torch.tensor([[30.0, 0.0, 0.0], [2.1, 28.5, 0.0], [-1.7, 3.3, 29.0]], dtype=torch.float64) if periodic else None
     masses = torch.tensor([12.0, 14.0, 16.0], dtype=torch.float64) * amu
     types = torch.tensor([0, 1, 2, 0, 1] * molecules)
     charges = torch.tensor([0.5, -0.3, 0.2, 0.1, -0.5], dtype=torch.float64).repeat(molecules)
