@@ -15,6 +15,7 @@ constraint forces is not computed: no barostat here.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
@@ -25,7 +26,6 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from mlmd.errors import Unstable
 from mlmd.md.integrators import Columns, Force, Langevin, VelocityVerlet, drift, evaluate, kick, ornstein_uhlenbeck
 from mlmd.md.state import State, moved
 from mlmd.segment import segment_sum
@@ -36,22 +36,13 @@ LOOSE = 1e-4  # relative error of a distance that a simulation may start with (s
 SINGULAR = 1e-10  # ratio of eigenvalues below which constraints of a cluster are not independent
 
 
-class NotSatisfied(ArithmeticError):
-    """No multipliers were found; ``particles`` (n, 2) are the ends of the bonds concerned."""
-
-    def __init__(self, particles: Tensor):
-        super().__init__(f"constraints of bonds {particles.tolist()[:8]} not satisfied")
-        self.particles = particles
-
-
 class Solver(Protocol):
     """Constraints prepared for the particles of a system."""
 
     def displacement(self, before: Tensor, after: Tensor) -> Tensor:
         r""":math:`M^{-1}G^T(\text{before})\,\lambda`, (N, 3) in A, which brings positions ``after`` a drift onto the constraints.
 
-        Raises:
-            NotSatisfied: if there are no such multipliers, or too far away.
+        NaN for the particles of a cluster for which no multipliers are found; no cluster depends on another.
         """
         ...
 
@@ -195,16 +186,17 @@ class MatrixShake:
 
 
 def _newton(c: _Clusters, s: Tensor, r: Tensor, tolerance: float) -> Tensor:
-    """Multipliers (K, m) with ``|r + C lambda s| = d``."""
+    """Multipliers (K, m) with ``|r + C lambda s| = d``, NaN where there are none; a cluster that is done waits for the others."""
     multipliers, start = torch.zeros_like(c.squared), r
     for _ in range(ITERATIONS):
         excess = 0.5 * (r.square().sum(-1) - c.squared)  # d times the error of the distance
-        good = excess.abs() <= tolerance * c.squared  # false where not finite
-        if bool(good.all()):
-            return multipliers
-        multipliers = multipliers - torch.linalg.solve_ex(c.coupling * (r @ s.mT), excess)[0]
+        good = (excess.abs() <= tolerance * c.squared).all(-1, keepdim=True)
+        if bool((good | ~torch.isfinite(excess).all(-1, keepdim=True)).all()):
+            break
+        newton = torch.linalg.solve_ex(c.coupling * (r @ s.mT), excess)[0]
+        multipliers = torch.where(good, multipliers, multipliers - newton)
         r = start + c.coupling @ (multipliers[..., None] * s)
-    raise NotSatisfied(torch.stack([c.i[~good], c.j[~good]], 1))
+    return torch.where(good, multipliers, torch.nan)
 
 
 def _clusters(bonds: RigidBonds, system: System) -> list[_Clusters]:
@@ -272,6 +264,9 @@ class Constrained:
     gradients at the beginning of a drift is absorbed by the multipliers of that drift, so projecting after the first kick or
     after the noise as well would give the same trajectory.
 
+    Where a constraint cannot be satisfied, a warning names it and the positions of its cluster become NaN, which ``simulate``
+    treats as any runaway: the steps are repeated, the first limit passed is named, other systems are not touched.
+
     Args:
         integrator: what moves the particles in between.
         constraints: one set of constraints, or several that share no particle (rigid water by SETTLE, the rest by SHAKE).
@@ -316,18 +311,12 @@ class Constrained:
         return self.integrator.noise(state, generator)
 
     def step(self, state: State, force: Force, noise: Tensor | None = None) -> State:
-        """One time step.
-
-        Raises:
-            Unstable: if a constraint cannot be satisfied; names particles and systems, carries the state before the step.
-        """
+        """One time step."""
         c, solvers = state.memory
-        try:
-            new = _drifts(kick(state, c), c, solvers, noise)
-        except NotSatisfied as error:
-            raise _unstable(error, state) from error
-        new = kick(evaluate(new, force), c)
-        return replace(_projected(new, solvers), step=state.step + 1)
+        state = kick(state, c)
+        state = _drifts(state, c, solvers, noise)
+        state = kick(evaluate(state, force), c)
+        return replace(_projected(state, solvers), step=state.step + 1)
 
 
 def _drifts(state: State, c: Columns, solvers: tuple[Solver, ...], noise: Tensor | None) -> State:
@@ -343,8 +332,28 @@ def _shaken(before: State, after: State, duration: Tensor, solvers: tuple[Solver
     """Positions after a drift brought back onto the constraints, and the velocities that would have led there."""
     x, y = before.system.positions, after.system.positions
     correction = sum((s.displacement(x, y) for s in solvers), start=torch.zeros_like(y, dtype=torch.float64))
+    _warn_of_lost(before, after, correction)
     velocities = after.velocities + (correction / duration).to(y.dtype)
     return replace(moved(after, (y + correction).to(y.dtype)), velocities=velocities)
+
+
+def _warn_of_lost(before: State, after: State, correction: Tensor) -> None:
+    """Name a particle whose constraints could not be satisfied, unless its system was frozen or not finite before."""
+    lost = torch.isnan(correction).any(-1)
+    if not bool(lost.any()):
+        return
+    batch = before.system.batch
+    lost = lost & torch.isfinite(after.system.positions).all(-1)
+    if before.frozen is not None:
+        lost = lost & ~before.frozen[batch]
+    if bool(lost.any()):
+        i = int(lost.nonzero()[0])
+        warnings.warn(
+            f"constraints of particle {i} (system {int(batch[i])}) cannot be satisfied in step {before.step + 1}: "
+            "the particles moved too far; a smaller time step may help",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 def _projected(state: State, solvers: tuple[Solver, ...]) -> State:
@@ -373,10 +382,14 @@ def constrain(state: State, constraints: Constraint | Sequence[Constraint]) -> S
     """
     solvers = tuple(c.bonds.solver(state.system) for c in _sets(constraints))
     x = state.system.positions
-    try:
-        correction = sum((s.displacement(x, x) for s in solvers), start=torch.zeros_like(x, dtype=torch.float64))
-    except NotSatisfied as error:
-        raise ValueError(f"{error}: give positions nearer to them, of whole (unwrapped) molecules") from error
+    correction = sum((s.displacement(x, x) for s in solvers), start=torch.zeros_like(x, dtype=torch.float64))
+    lost = torch.isnan(correction).any(-1)
+    if bool(lost.any()):
+        i = int(lost.nonzero()[0])
+        raise ValueError(
+            f"positions: the constraints of particle {i} (system {int(state.system.batch[i])}) cannot be satisfied from here; "
+            "give positions nearer to them, of whole (unwrapped) molecules"
+        )
     state = replace(moved(state, (x + correction).to(x.dtype)), energy=torch.full_like(state.energy, torch.nan))
     return _projected(state, solvers)
 
@@ -406,9 +419,3 @@ def _check_satisfied(bonds: RigidBonds, system: System) -> None:
         f"positions of particles {i} and {j} (system {int(system.batch[i])}) miss their constraint by a share of "
         f"{float(error[worst]):.2g}: start from mlmd.md.constraints.constrain(state, constraints), with molecules unwrapped"
     )
-
-
-def _unstable(error: NotSatisfied, state: State) -> Unstable:
-    systems = state.system.batch[error.particles[:, 0].to(state.system.batch.device)].unique().tolist()
-    named = ", ".join(f"{i}-{j}" for i, j in error.particles.tolist()[:4])
-    return Unstable(state.step + 1, systems, state, f"constraint of particles {named} not satisfied")

@@ -69,7 +69,7 @@ def test_a_ladder_is_geometric():
 
 def test_populations_of_a_double_well_are_exact_where_plain_dynamics_stays_in_one_well(wells):
     kT, rounds = wells
-    x = torch.stack([e.state.system.positions[:, 0].reshape(-1, 5) for e in rounds[50:]])
+    x = torch.stack([e.state.system.positions[:, 0].reshape(-1, 5) for e in rounds[100:]])
     right = (x[:, :, 0] > 0).double().mean(0)  # per ladder
     grid, weights = boltzmann(float(kT[0]))
     expected = weights[grid > 0].sum()
@@ -85,7 +85,7 @@ def test_populations_of_a_double_well_are_exact_where_plain_dynamics_stays_in_on
 
 def test_every_rung_has_the_energy_of_its_temperature(wells):
     kT, rounds = wells
-    energy = torch.stack([e.state.energy.reshape(-1, 5) for e in rounds[50:]]).mean(0)
+    energy = torch.stack([e.state.energy.reshape(-1, 5) for e in rounds[100:]]).mean(0)
     for rung, t in enumerate(kT.tolist()):
         x, w = boltzmann(t)
         expected = (DoubleWell().profile(x) * w).sum() + t  # y and z: kT / 2 each
