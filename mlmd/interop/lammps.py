@@ -11,7 +11,7 @@ Units there are "metal": A, eV, ps, g/mol and e, so that energies and forces kee
   if nothing else binds it), and what the other laws say about it is put into a bond table. So any set of exclusions is exact.
 * Charges become ``coul/dsf``, ``coul/long`` with ``pppm``, or ``coul/cut`` with a range longer than the system; the bare Coulomb
   interaction of excluded pairs is taken away by a bond table. LAMMPS' accuracy of ``pppm`` is that of forces in units of two
-  elementary charges 1 A apart: a tenth of the Ewald sum's is written.
+  elementary charges 1 A apart: a hundredth of the Ewald sum's is written.
 """
 
 from __future__ import annotations
@@ -366,7 +366,7 @@ def _long_range(term: ChargeTerm) -> list[str]:
     """Permittivity, and for Ewald sums the mesh and an exact near part instead of LAMMPS' table of it."""
     lines = [f"dielectric {units.coulomb_constant / term.constant:.15g}"]
     if isinstance(term.law, Ewald):
-        lines += ["pair_modify pair coul/long table 0", f"kspace_style pppm {0.1 * term.law.accuracy:g}"]
+        lines += ["pair_modify pair coul/long table 0", f"kspace_style pppm {0.01 * term.law.accuracy:g}"]
     return lines
 
 

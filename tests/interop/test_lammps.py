@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +15,9 @@ import torch
 
 from mlmd import units
 from mlmd.interop.lammps import Run, to_lammps
+from mlmd.md.integrators import VelocityVerlet
+from mlmd.md.simulate import simulate
+from mlmd.md.state import rest
 from mlmd.nn.schnet import SchNet
 from mlmd.system import System
 from tests.interop.cases import WHERE, Case, bonded, bonds, everything, liquid, name, ours, relative
@@ -56,56 +61,33 @@ def test_energies_and_forces_are_those_of_lammps(case: Case, periodic: bool, tmp
     to_lammps(potential, system, tmp_path, run=Run(steps=0))
     lammps(tmp_path)
     (energy, forces), (e, f, _) = ours(potential, system), read(tmp_path)
-    energy -= constant_of(case, system)
+    energy -= constant_of(case.name, system)
     assert e == pytest.approx(energy, rel=1e-5)
     assert relative(f, forces) < 1e-5
 
 
-def constant_of(case: Case, system: System) -> float:
+def constant_of(case: str, system: System) -> float:
     """LAMMPS has no place for constants; the input names them."""
-    return float(torch.tensor([0.3, -1.0, 0.2])[system.types].sum()) if case.name == "everything" else 0.0
+    return float(torch.tensor([0.3, -1.0, 0.2])[system.types].sum()) if case == "everything" else 0.0
 
 
-@needs_mpi
-def test_two_processes_under_mpi_give_the_same_forces_and_the_same_trajectory(tmp_path: Path) -> None:
-    """Twenty steps at low temperature; sums of another order differ in the last digits, the noise is switched off."""
-    potential, system = everything(), liquid(2)
-    seen = []
-    for processes in (1, 2):
-        folder = tmp_path / str(processes)
-        to_lammps(potential, system, folder, run=Run(kT=1.0 * units.kelvin, dt=1.0, steps=20, friction=1e-12))
-        lammps(folder, processes=processes)
-        seen.append(read(folder))
-        if processes == 2:
-            assert (
-                "1 by 1 by 2 MPI processor grid" in (folder / "log.lammps").read_text()
-                or "2 by 1 by 1" in (folder / "log.lammps").read_text()
-            )
-    (e1, f1, x1), (e2, f2, x2) = seen
-    assert e2 == pytest.approx(e1, rel=1e-8)
-    assert float((x2 - x1).abs().max()) < 1e-4
-    assert relative(f2, f1) < 1e-3
-
-
-@needs_lammps
-def test_verlet_in_lammps_moves_the_beads_as_mlmd_does(tmp_path: Path) -> None:
-    """Twenty steps from rest: the units of time and mass are right, to the digits of LAMMPS' own constants."""
-    from mlmd.md.integrators import VelocityVerlet
-    from mlmd.md.simulate import simulate
-    from mlmd.md.state import rest
-
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=needs_lammps), pytest.param(2, marks=needs_mpi)])
+def test_verlet_in_lammps_moves_the_beads_as_mlmd_does(processes: int, tmp_path: Path) -> None:
+    """Twenty steps from rest, also shared by two processes: the units of time and mass are right."""
     potential, system = everything(), liquid(2)
     (*_, last) = simulate(rest(system), potential, VelocityVerlet(dt=1.0 * units.fs), 20)
     path = to_lammps(potential, system, tmp_path, run=Run(dt=1.0 * units.fs, steps=20))
-    text = path.read_text()
-    path.write_text(
-        text.replace("velocity all create", "# velocity").replace("fix bath", "fix bath all momentum 1000 linear 0 0 0 #")
-    )
-    lammps(tmp_path)
-    _, _, x = read(tmp_path)
+    text = path.read_text().replace("velocity all create", "# velocity")
+    path.write_text(text.replace("fix bath", "fix bath all momentum 1000 linear 0 0 0 #"))
+    lammps(tmp_path, processes=processes)
+    (energy, forces), (e, f, x) = ours(potential, last.system), read(tmp_path)
     moved = last.system.positions - system.positions
     assert float(moved.abs().max()) > 0.1
-    assert float((x - last.system.positions).abs().max()) < 1e-4
+    assert float((x - last.system.positions).abs().max()) < 1e-5
+    assert e + constant_of("everything", system) == pytest.approx(energy, rel=1e-5)
+    assert relative(f, forces) < 1e-4
+    grid = [line for line in (tmp_path / "log.lammps").read_text().splitlines() if "MPI processor grid" in line]
+    assert math.prod(int(n) for n in re.findall(r"\d+", grid[0])) == processes
 
 
 @needs_lammps
