@@ -265,6 +265,19 @@ def bonded_within(bonds: Iterable[tuple[int, int]], n: int, hops: int) -> Tensor
     return (reached > 0) & ~torch.eye(n, dtype=torch.bool)
 
 
+def nearest_shift(d: Tensor, system: System, k: Tensor) -> Tensor:
+    """Whole numbers of lattice vectors (P, 3) that bring displacements ``d`` (P, 3), in A, in the systems ``k`` (P,) to their
+    nearest image by rounding; 0 where a system does not repeat."""
+    if not torch.compiler.is_compiling() and not system.periodic:
+        return torch.zeros_like(d)
+    cell = system.cell.detach()
+    if torch.compiler.is_compiling():  # the general completion depends on data
+        cell = cell + torch.diag_embed((~system.pbc).to(cell.dtype))
+    else:
+        cell = completed(cell, system.pbc)
+    return -torch.einsum("pi,pij->pj", d.detach(), torch.linalg.inv(cell)[k]).round() * system.pbc[k]
+
+
 @configurable
 class Excluding(Potential):
     """A potential that does not see pairs within ``hops`` bonds of each other, in molecules of ``size`` atoms each.
@@ -348,12 +361,5 @@ class Excluding(Potential):
         a, b = self._template
         first = torch.arange(0, len(system), self.size, device=a.device)[:, None]
         i, j = (first + a).reshape(-1), (first + b).reshape(-1)
-        d = (system.positions[j] - system.positions[i]).detach()
-        cell = system.cell.detach()
-        if torch.compiler.is_compiling():  # the general completion depends on data
-            cell = cell + torch.diag_embed((~system.pbc).to(cell.dtype))
-        else:
-            cell = completed(cell, system.pbc)
-        k = system.batch[i]
-        image = torch.einsum("pi,pij->pj", d, torch.linalg.inv(cell)[k]).round() * system.pbc[k]
-        return Pairs(torch.stack([i, j]), -image.long())
+        shift = nearest_shift(system.positions[j] - system.positions[i], system, system.batch[i])
+        return Pairs(torch.stack([i, j]), shift.long())

@@ -30,9 +30,20 @@ from mlmd.potentials.bonded import (
 from mlmd.potentials.compose import Ensemble, Frozen, Shifted
 from mlmd.potentials.coulomb import Coulomb, CoulombDSF
 from mlmd.potentials.ewald import Ewald
+from mlmd.potentials.external import (
+    Bias,
+    DoubleWell,
+    Harmonic,
+    MullerBrown,
+    PlanarWall,
+    PositionRestraint,
+    SphericalWall,
+    Umbrella,
+    UniformField,
+)
 from mlmd.potentials.internal import InternalCoordinates
 from mlmd.potentials.pair import WCA, Excluding, LennardJones, Morse, Smooth, SoftSphere, Yukawa
-from mlmd.potentials.spline import CubicSplinePair, TabulatedPair
+from mlmd.potentials.spline import CubicSpline1D, CubicSplinePair, TabulatedPair
 from mlmd.system import System
 
 CHAIN = [(0, 1), (1, 2), (2, 3), (3, 4)]
@@ -44,7 +55,7 @@ class Row:
 
     make: builds it in double precision. molecule: it acts on whole molecules of five beads in a row, not on pairs of any
     particles. mirror: mirror images have equal energy. alike: particles of one type may be exchanged. free: there is no outer
-    field, so only distances count. local: nothing is felt beyond the cutoff. boundaries: periodic or not, where it is defined.
+    field, so only distances count. local: nothing is felt beyond the cutoff. extensive: it grows with the system. boundaries: periodic or not, where it is defined.
     """
 
     name: str
@@ -54,6 +65,7 @@ class Row:
     alike: bool = True
     free: bool = True
     local: bool = True
+    extensive: bool = True
     boundaries: tuple[bool, ...] = (False, True)
 
 
@@ -132,6 +144,19 @@ def _masked_ewald() -> nn.Module:
     return Excluding(Ewald(4.0, accuracy=1e-12), CHAIN, size=5, hops=2)
 
 
+def _restraint() -> nn.Module:
+    places = torch.tensor([[0.0, 0.1, 0.2], [4.0, 1.0, 0.3], [1.0, 2.0, 2.5], [2.0, 1.0, 0.0]], dtype=torch.float64)
+    return PositionRestraint([0, 3, 2, 4], places, torch.tensor([1.0, 2.0, 0.5, 0.0], dtype=torch.float64))
+
+
+def _biased_distance() -> nn.Module:
+    return Bias("distance", (0, 3), Umbrella(1.5, 3.0))
+
+
+def _biased_dihedral() -> nn.Module:
+    return Bias("dihedral", (0, 1, 2, 3), _shaken(CubicSpline1D(-torch.pi, torch.pi, 6, periodic=True), 0.3))
+
+
 POTENTIALS = [
     Row("LennardJones", lambda: LennardJones(0.2, 1.4, 4.0)),
     Row("LennardJones by types", _lj),
@@ -160,6 +185,15 @@ POTENTIALS = [
     Row("Coulomb, excluding", lambda: Excluding(Coulomb(), CHAIN, size=5), boundaries=(False,), alike=False, local=False),
     Row("Ewald", lambda: Ewald(4.0, accuracy=1e-12), boundaries=(True,), local=False),
     Row("Ewald, excluding", _masked_ewald, boundaries=(True,), alike=False, local=False),
+    Row("Harmonic", lambda: Harmonic([1.0, 2.0, 0.5], [0.1, 0.2, 0.3]), mirror=False, free=False),
+    Row("DoubleWell", lambda: DoubleWell(0.1, 3.0), free=False),
+    Row("MullerBrown", lambda: MullerBrown(0.01, 6.0), mirror=False, free=False),
+    Row("SphericalWall", lambda: SphericalWall(1.0, 2.0, [0.5, 0.0, 1.0]), mirror=False, free=False),
+    Row("PlanarWall", lambda: PlanarWall([1.0, 1.0, 0.5], 0.2, 1.5), mirror=False, free=False),
+    Row("UniformField", lambda: UniformField([0.1, -0.2, 0.3]), mirror=False, free=False),
+    Row("PositionRestraint", _restraint, mirror=False, alike=False, free=False),
+    Row("Bias of a distance", _biased_distance, alike=False, local=False, extensive=False),
+    Row("Bias of a dihedral", _biased_dihedral, mirror=False, alike=False, local=False, extensive=False),
     Row("HarmonicBonds", lambda: _bonded(_bonds()), molecule=True, alike=False),
     Row("HarmonicAngles", lambda: _bonded(_angles()), molecule=True, alike=False),
     Row("CosineAngles", lambda: _bonded(_cosines()), molecule=True, alike=False),
