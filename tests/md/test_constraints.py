@@ -282,6 +282,52 @@ def test_water_and_chain_are_constrained_together():
         Constrained(VelocityVerlet(0.2), [settle, settle.bonds]).init(start)
 
 
+def test_rattle_retraces_its_path_and_keeps_the_momentum():
+    system, bonds = chain(2)
+    start = constrain(rest(system, thermal_velocities(system, 0.5, torch.Generator().manual_seed(10))), bonds)
+    integrator = Constrained(VelocityVerlet(0.05), bonds)
+    (there,) = simulate(start, Anchor(), integrator, 200, every=200)
+    (back,) = simulate(rest(there.system, -there.velocities), Anchor(), integrator, 200, every=200)
+    assert torch.allclose(back.system.positions, start.system.positions, atol=1e-6)
+    (free,) = simulate(start, Field(), integrator, 200, every=200)
+    momentum = system.masses[:, None] * (free.velocities - start.velocities)
+    assert float(momentum.reshape(2, 5, 3).sum(1).abs().max()) < 1e-12
+
+
+def test_a_constrained_run_continued_is_the_run_that_never_stopped():
+    system, bonds = chain(2)
+    start = constrain(rest(system, thermal_velocities(system, 0.5, torch.Generator().manual_seed(11))), bonds)
+    ends = []
+    for parts in ([60], [13, 47]):
+        state, g = start, torch.Generator().manual_seed(12)
+        for steps in parts:  # a new integrator each time: constraints are prepared anew
+            (state,) = simulate(state, Field(0.1), Constrained(Langevin(0.1, 0.5, 0.5), bonds), steps, every=steps, generator=g)
+        ends.append(state)
+    assert torch.equal(ends[0].system.positions, ends[1].system.positions)
+    assert torch.equal(ends[0].velocities, ends[1].velocities)
+
+
+@pytest.mark.slow
+def test_rigid_water_keeps_its_energy_over_twenty_picoseconds():
+    """The fit of the slope itself has an error of about 0.003 kT/ns per degree of freedom."""
+    kT, (system, settle) = 300 * units.kelvin, waters(8)
+    start = constrain(rest(system, thermal_velocities(system, kT, torch.Generator().manual_seed(8))), settle)
+    (warm,) = simulate(start, Drop(), Constrained(Langevin(1.0, kT, 0.02), settle), 3000, every=3000)
+    integrator = Constrained(VelocityVerlet(2.0), settle)
+    states = list(simulate(rest(warm.system, warm.velocities), Drop(), integrator, 10_000, every=20))
+    energy = torch.stack([s.energy + s.kinetic_energy for s in states])[:, 0].numpy()
+    slope = np.polyfit(40.0 * np.arange(len(energy)), energy, 1)[0]
+    assert abs(slope) * units.ns / kT / (72 - 24) < 0.01
+
+
+class Drop(Water):
+    """Water held together by half-harmonic walls about the middle of the grid."""
+
+    def forward(self, system, pairs):
+        oxygen = system.dense()[:, ::3] - 4.65
+        return super().forward(system, pairs) + (0.025 * (oxygen.norm(dim=-1) - 7.0).clamp(min=0) ** 2).sum(1)
+
+
 @pytest.mark.parametrize("closed", [False, True], ids=["SHAKE", "SETTLE"])
 def test_a_constraint_that_cannot_be_kept_is_named_with_its_system(closed):
     system, settle = waters(1)
