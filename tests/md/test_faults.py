@@ -14,7 +14,7 @@ import torch
 
 from mlmd import cli
 from mlmd.errors import BrokenCheckpoint, Unstable, WriteFailed
-from mlmd.md import Checkpoint, VelocityVerlet, frames, produce, read_production, rest, resume
+from mlmd.md import Checkpoint, VelocityVerlet, frames, produce, read_production, rest, resume, simulate
 from mlmd.md.checkpoint import read_sealed, write_sealed
 from mlmd.md.trajectory import TrajectoryReader
 from tests.md import fault_jobs
