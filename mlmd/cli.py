@@ -124,7 +124,43 @@ def register_report(subparsers: Any) -> None:
     require("mlmd_widgets.report", extra="notebooks").register(subparsers)
 
 
-COMMANDS = (register_report, register_data)
+def register_deploy(subparsers: Any) -> None:
+    """``mlmd deploy``."""
+    p = subparsers.add_parser(
+        "deploy",
+        help="write a potential for OpenMM or LAMMPS",
+        description="Write a stored potential and a frame of its beads as a folder that OpenMM or LAMMPS runs. Learned potentials "
+        "run in OpenMM through its PythonForce; LAMMPS takes classical ones only.",
+    )
+    p.add_argument("potential", type=Path, help="potential.npz, as a study exports it")
+    p.add_argument("--beads", type=Path, required=True, help="beads.npz of the same study: types, masses, bonds, start")
+    p.add_argument("--to", choices=("openmm", "lammps"), required=True, dest="target")
+    p.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="made if it is not there")
+    p.add_argument("--frame", type=int, default=0, help="frame of the beads to start from; negative numbers count from the end")
+    p.add_argument("--temperature", type=float, help="K (default: that of the beads)")
+    p.add_argument("--time-step", type=float, default=2.0, help="fs (default: %(default)s)")
+    p.add_argument("--friction", type=float, default=1.0, help="1/ps (default: %(default)s)")
+    p.add_argument("--steps", type=int, default=10_000, help="length of the run that is written (default: %(default)s)")
+    p.set_defaults(run=_deploy)
+
+
+def _deploy(args: argparse.Namespace) -> None:
+    from mlmd import store
+    from mlmd.interop.deploy import deploy
+    from mlmd.interop.lammps import Run
+
+    beads, potential = Frames.load(args.beads), store.load(args.potential)
+    kT = beads.kT if args.temperature is None else args.temperature * units.kelvin
+    if kT is None:
+        raise ValueError(f"{args.beads} carries no temperature: give --temperature 300, for instance")
+    run = Run(kT=kT, dt=args.time_step * units.fs, friction=args.friction / units.ps, steps=args.steps)
+    done = deploy(potential, beads, args.target, args.output, frame=args.frame, run=run)
+    print(f"wrote    {done.start}")
+    print(f"run      cd {done.start.parent} && {done.command}")
+    print(f"note     {done.note}")
+
+
+COMMANDS = (register_report, register_data, register_deploy)
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -152,7 +152,7 @@ class _Model:
     def _bonded(self, term: BondedTerm) -> None:
         make = BONDED.get(type(term.law))
         if make is None:
-            raise ValueError(unsupported(term.law))
+            raise unsupported(term.law)
         section, of_rows = make(self, term)
         rows = of_rows * (len(self.system) // term.coordinates.size)
         for (style, coefficients), atoms in zip(rows, _tuples(term, self.system)):

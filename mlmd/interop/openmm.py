@@ -415,7 +415,7 @@ def _coulomb(mm: Any, term: ChargeTerm, terms: Terms, system: System, group: int
 def _bonded(mm: Any, term: BondedTerm, system: System) -> Any:
     make = BONDED.get(type(term.law))
     if make is None:
-        raise ValueError(unsupported(term.law))
+        raise unsupported(term.law)
     return _named(make(mm, term, term.atoms(system).tolist()), type(term.law).__name__)
 
 

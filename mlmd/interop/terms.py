@@ -26,6 +26,10 @@ from mlmd.system import System
 Pair = tuple[int, int]
 
 
+class NoFormula(ValueError):
+    """A part of a potential that other programs have no formula for; names its class and the ways that are left."""
+
+
 @dataclass(frozen=True, eq=False)
 class PairTerm:
     """``factor`` times a pair law between all particles but the ``excluded`` pairs (i < j)."""
@@ -123,7 +127,8 @@ def take_apart(potential: nn.Module, system: System) -> Terms:
     """The terms of a potential for one system.
 
     Raises:
-        ValueError: several systems in one batch; a potential that is not made of pair and bonded laws, named with its class.
+        ValueError: several systems in one batch.
+        NoFormula: a part that is no pair law, law of charges or bonded law of single coordinates, named with its class.
     """
     if system.n_systems != 1:
         raise ValueError(f"system holds {system.n_systems} systems: choose one, for instance system.select([0])")
@@ -159,7 +164,7 @@ def _apart(potential: Any, system: System, within: _Within) -> Terms:
     if isinstance(potential, (CoulombDSF, Ewald, Coulomb)):
         charges_of(system, potential)
         return Terms(charges=(ChargeTerm(potential, within.factor, within.excluded),))
-    raise ValueError(unsupported(potential))
+    raise unsupported(potential)
 
 
 def _sum(members: list[Any], system: System, within: _Within) -> Terms:
@@ -168,13 +173,13 @@ def _sum(members: list[Any], system: System, within: _Within) -> Terms:
 
 def _bonded(law: Any, coordinates: InternalCoordinates, factor: float) -> BondedTerm:
     if getattr(law, "kind", None) not in KINDS or not hasattr(law, "u"):
-        raise ValueError(unsupported(law))
+        raise unsupported(law)
     return BondedTerm(law, coordinates, factor)
 
 
-def unsupported(part: object) -> str:
-    """The sentence for a part that no other program has a formula for."""
-    return (
+def unsupported(part: object) -> NoFormula:
+    """The error for a part that no other program has a formula for."""
+    return NoFormula(
         f"{type(part).__name__} has no formula in other programs: only pair laws and bonded laws of single coordinates do. Run it with "
         "mlmd.md, in OpenMM through mlmd.interop.openmm.to_openmm_python, or in ASE through mlmd.interop.ase.Calculator"
     )
