@@ -20,7 +20,7 @@ LAYERS = [
     ["units", "errors", "segment", "jit"],
     ["system", "cell", "frames", "neighbors"],
     ["forces", "store", "io"],
-    ["potentials", "observables", "datasets"],
+    ["potentials", "observables", "datasets", "batching"],
     ["nn"],
     ["md"],
     ["learn", "diff", "analysis"],
