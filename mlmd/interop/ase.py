@@ -15,10 +15,11 @@ from mlmd.interop.evaluator import Evaluator
 from mlmd.system import System
 
 _calculator = require("ase.calculators.calculator", extra="formats")
+_Base: Any = _calculator.Calculator
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
 
-class Calculator(_calculator.Calculator):  # type: ignore[name-defined]
+class Calculator(_Base):
     """``atoms.calc = Calculator(potential)``: energy (eV), forces (eV/A) and, in a periodic cell, stress (eV/A^3, Voigt order).
 
     The neighbour list is made for cutoff + skin and kept until an atom has moved half the skin or the cell changes.
