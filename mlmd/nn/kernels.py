@@ -17,28 +17,25 @@ Floats = NDArray[np.floating]
 @jit
 def near_pairs(
     x: Floats, i: Integers, j: Integers, shift: Integers, cell: Floats, batch: Integers,
-    periodic: bool, cutoff: float, cells: int, like: Floats,
-) -> tuple[int, Integers, Integers, Floats, Integers, Floats, Floats]:  # fmt: skip
-    """Pairs within the cutoff and the four cubic B-splines alive at their distance.
+    periodic: bool, cutoff: float, cells: int, near: Integers, vector: Floats, spline: Floats,
+) -> int:  # fmt: skip
+    """Finds the pairs within the cutoff and the four cubic B-splines alive at their distance; returns their number E.
 
     Args:
         x: (N, 3) positions; i, j: (P,) every unordered pair once; shift: (P, 3); cell: (S, 3, 3); batch: (N,).
-        cells: intervals of the table on [0, cutoff]; like: an array of the precision of the splines.
+        cells: intervals of the table on [0, cutoff].
+        near: (3, P), filled with i, j and the first row of the table; vector: (P, 3), filled from i to j;
+        spline: (2, P, 4), filled with values and slopes by distance. Only the first E entries are written.
 
     Returns:
-        (number or -1 if the list names a particle that is not there, i, j, vector (E, 3), first row of the table (E,),
-        values (E, 4), slopes by distance (E, 4)).
+        E, or -1 if the list names a particle that is not there.
     """
     n, size, per_length = len(x), len(i), cells / cutoff
-    near_i, near_j, row = np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size, np.int64)
-    vector = np.empty((size, 3), x.dtype)
-    value, slope = np.empty((size, 4), like.dtype), np.empty((size, 4), like.dtype)
     count = 0
     for p in range(size):
         a, b = i[p], j[p]
         if a < 0 or b < 0 or a >= n or b >= n:
-            count = -1
-            break
+            return -1
         d0, d1, d2 = x[b, 0] - x[a, 0], x[b, 1] - x[a, 1], x[b, 2] - x[a, 2]
         if periodic:
             c = cell[batch[a]]
@@ -54,24 +51,23 @@ def near_pairs(
         k = min(int(u), cells - 1) if u >= 0 else 0  # NaN stays in the list and reaches the energy through its place
         t = u - k
         s = 1 - t
-        near_i[count], near_j[count], row[count] = a, b, k
+        near[0, count], near[1, count], near[2, count] = a, b, k
         vector[count, 0], vector[count, 1], vector[count, 2] = d0, d1, d2
-        value[count, 0], value[count, 3] = s * s * s / 6, t * t * t / 6
-        value[count, 1], value[count, 2] = (t * t * (3 * t - 6) + 4) / 6, (s * s * (3 * s - 6) + 4) / 6
-        slope[count, 0], slope[count, 3] = -0.5 * per_length * s * s, 0.5 * per_length * t * t
-        slope[count, 1], slope[count, 2] = per_length * t * (1.5 * t - 2), -per_length * s * (1.5 * s - 2)
+        spline[0, count, 0], spline[0, count, 3] = s * s * s / 6, t * t * t / 6
+        spline[0, count, 1], spline[0, count, 2] = (t * t * (3 * t - 6) + 4) / 6, (s * s * (3 * s - 6) + 4) / 6
+        spline[1, count, 0], spline[1, count, 3] = -0.5 * per_length * s * s, 0.5 * per_length * t * t
+        spline[1, count, 1], spline[1, count, 2] = per_length * t * (1.5 * t - 2), -per_length * s * (1.5 * s - 2)
         count += 1
-    return count, near_i[:count], near_j[:count], vector[:count], row[:count], value[:count], slope[:count]
+    return count
 
 
 @jit
-def sum_messages(i: Integers, j: Integers, row: Integers, value: Floats, table: Floats, sent: Floats) -> Floats:
-    r"""Messages :math:`m_i=\sum_jW(r_{ij})\odot y_j`, (n, F), of features ``sent`` y (n, F)."""
-    out = np.zeros_like(sent)
+def sum_messages(near: Integers, spline: Floats, count: int, table: Floats, sent: Floats, out: Floats) -> None:
+    r"""Adds the messages :math:`m_i=\sum_jW(r_{ij})\odot y_j` of features ``sent`` y (n, F) to ``out`` (n, F)."""
     width = sent.shape[1]
-    mine = np.zeros(width, sent.dtype)
-    for e in range(len(i)):
-        a, b, k = i[e], j[e], row[e]
+    mine, value = np.zeros(width, sent.dtype), spline[0]
+    for e in range(count):
+        a, b, k = near[0, e], near[1, e], near[2, e]
         b0, b1, b2, b3 = value[e, 0], value[e, 1], value[e, 2], value[e, 3]
         t0, t1, t2, t3 = table[k], table[k + 1], table[k + 2], table[k + 3]
         ya, yb, theirs = sent[a], sent[b], out[b]
@@ -79,29 +75,27 @@ def sum_messages(i: Integers, j: Integers, row: Integers, value: Floats, table: 
             w = b0 * t0[f] + b1 * t1[f] + b2 * t2[f] + b3 * t3[f]
             mine[f] += w * yb[f]
             theirs[f] += w * ya[f]
-        if e + 1 == len(i) or i[e + 1] != a:
+        if e + 1 == count or near[0, e + 1] != a:
             for f in range(width):
                 out[a, f] += mine[f]
                 mine[f] = 0
-    return out
 
 
 @jit
 def pull_messages(
-    i: Integers, j: Integers, row: Integers, value: Floats, slope: Floats,
-    table: Floats, sent: Floats, grad: Floats, need: bool, dr: Floats,
-) -> Floats:  # fmt: skip
+    near: Integers, spline: Floats, count: int, table: Floats, sent: Floats, grad: Floats, need: bool, out: Floats, dr: Floats,
+) -> None:  # fmt: skip
     r"""The reverse of :func:`sum_messages` for ``grad`` :math:`\gamma=\partial E/\partial m`, (n, F).
 
-    Adds :math:`\partial E/\partial r_{ij}=W'\cdot(\gamma_i\odot y_j+\gamma_j\odot y_i)` to ``dr`` (E,) and returns
-    :math:`\partial E/\partial y_i=\sum_jW\odot\gamma_j`, (n, F), or zeros if there is no ``need`` of it.
+    Adds :math:`\partial E/\partial r_{ij}=W'\cdot(\gamma_i\odot y_j+\gamma_j\odot y_i)` to ``dr`` (E,) and, if there is ``need`` of
+    it, :math:`\partial E/\partial y_i=\sum_jW\odot\gamma_j` to ``out`` (n, F).
     """
-    out = np.zeros_like(sent)
     width = sent.shape[1]
     mine = np.zeros(width, sent.dtype)
-    zero = value.dtype.type(0)
-    for e in range(len(i)):
-        a, b, k = i[e], j[e], row[e]
+    value, slope = spline[0], spline[1]
+    zero = spline.dtype.type(0)
+    for e in range(count):
+        a, b, k = near[0, e], near[1, e], near[2, e]
         b0, b1, b2, b3 = value[e, 0], value[e, 1], value[e, 2], value[e, 3]
         s0, s1, s2, s3 = slope[e, 0], slope[e, 1], slope[e, 2], slope[e, 3]
         t0, t1, t2, t3 = table[k], table[k + 1], table[k + 2], table[k + 3]
@@ -116,19 +110,17 @@ def pull_messages(
             w = b0 * t0[f] + b1 * t1[f] + b2 * t2[f] + b3 * t3[f]
             mine[f] += w * gb[f]
             theirs[f] += w * ga[f]
-        if e + 1 == len(i) or i[e + 1] != a:
+        if e + 1 == count or near[0, e + 1] != a:
             for f in range(width):
                 out[a, f] += mine[f]
                 mine[f] = 0
-    return out
 
 
 @jit
-def pair_forces(i: Integers, j: Integers, vector: Floats, dr: Floats, n: int) -> Floats:
-    r"""Forces (n, 3) from the slopes ``dr`` (E,): :math:`F_i=\sum_j\partial E/\partial r_{ij}\,\hat r_{ij}`."""
-    out = np.zeros((n, 3), vector.dtype)
-    for e in range(len(i)):
-        a, b = i[e], j[e]
+def pair_forces(near: Integers, vector: Floats, count: int, dr: Floats, out: Floats) -> None:
+    r"""Adds forces to ``out`` (n, 3) by the slopes ``dr`` (E,): :math:`F_i=\sum_j\partial E/\partial r_{ij}\,\hat r_{ij}`."""
+    for e in range(count):
+        a, b = near[0, e], near[1, e]
         d0, d1, d2 = vector[e, 0], vector[e, 1], vector[e, 2]
         s = dr[e] / max(np.sqrt(d0 * d0 + d1 * d1 + d2 * d2), 1e-10)
         out[a, 0] += s * d0
@@ -137,4 +129,3 @@ def pair_forces(i: Integers, j: Integers, vector: Floats, dr: Floats, n: int) ->
         out[b, 0] -= s * d0
         out[b, 1] -= s * d1
         out[b, 2] -= s * d2
-    return out

@@ -129,25 +129,33 @@ class _Loops:
     """By compiled loops over the pairs, on a CPU."""
 
     def __init__(self, system: System, pairs: Pairs, cutoff: float, tables: Tensor):
-        half = pairs.half
-        x, cell = (v.detach().contiguous().numpy() for v in (system.positions, system.cell))
+        half, self.system, self.tables = pairs.half, system, tables
+        x, cell = system.positions.detach().contiguous(), system.cell.detach().contiguous()
         i, j = half.index.numpy()
-        self.tables, self.n = tables.numpy(), len(system)
-        where = (half.shift.numpy(), cell, system.batch.numpy(), system.periodic, cutoff, self.tables.shape[1] - 3)
-        count, self.i, self.j, self.vector, self.row, self.value, self.slope = kernels.near_pairs(x, i, j, *where, self.tables)
-        if count < 0:
-            raise ValueError(f"pairs name particles beyond the {self.n} of the system: make the list for this system")
-        self.dr = np.zeros(count, self.tables.dtype)
+        near = torch.empty(3, len(half), dtype=torch.long)
+        vector, spline = x.new_empty(len(half), 3), tables.new_empty(2, len(half), 4)
+        self.near, self.vector, self.spline = near.numpy(), vector.numpy(), spline.numpy()
+        box = (half.shift.numpy(), cell.numpy(), system.batch.numpy(), system.periodic)
+        found = (cutoff, tables.shape[1] - 3, self.near, self.vector, self.spline)
+        self.count = kernels.near_pairs(x.numpy(), i, j, *box, *found)
+        if self.count < 0:
+            raise ValueError(f"pairs name particles beyond the {len(system)} of the system: make the list for this system")
+        self.dr = tables.new_zeros(self.count).numpy()
 
     def push(self, t: int, sent: Tensor) -> Tensor:
-        return torch.from_numpy(kernels.sum_messages(self.i, self.j, self.row, self.value, self.tables[t], sent.numpy()))
+        out = torch.zeros_like(sent)
+        kernels.sum_messages(self.near, self.spline, self.count, self.tables[t].numpy(), sent.numpy(), out.numpy())
+        return out
 
     def pull(self, t: int, sent: Tensor, grad: Tensor, need: bool) -> Tensor:
-        where = (self.i, self.j, self.row, self.value, self.slope, self.tables[t])
-        return torch.from_numpy(kernels.pull_messages(*where, sent.numpy(), grad.numpy(), need, self.dr))
+        out, where = torch.zeros_like(sent), (self.near, self.spline, self.count, self.tables[t].numpy())
+        kernels.pull_messages(*where, sent.numpy(), grad.numpy(), need, out.numpy(), self.dr)
+        return out
 
     def forces(self) -> Tensor:
-        return torch.from_numpy(kernels.pair_forces(self.i, self.j, self.vector, self.dr, self.n))
+        out = torch.zeros_like(self.system.positions)
+        kernels.pair_forces(self.near, self.vector, self.count, self.dr, out.numpy())
+        return out
 
 
 class _Tensors:
