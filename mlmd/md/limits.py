@@ -91,13 +91,16 @@ class Guard:
         self.atoms = torch.arange(len(system), device=system.positions.device)
         self.bonds = _bonds(limits.bonds, counts.long(), self.first)
         self.free = torch.tensor(torch.inf, **like)
-        self.hot: Tensor | None = None
+        self.hot: Tensor | None = None  # kT that no system may reach, (S,)
         if kT is not None:
             share = RARE / (3 * counts)
             self.hot = limits.temperature * torch.as_tensor(kT, **like) * (1 + 2 * share.sqrt() + 2 * share)
+            self.hot_kinetic = 1.5 * counts * self.hot
 
     def healthy(self, before: State, after: State) -> bool:
         """Whether the step from ``before`` to ``after`` passed no limit; one read from the device."""
+        if self.bonds is None and all(w <= 1.0 for w in _worst(self._bounds(before, after))):
+            return True
         worst = _worst([_excess(q, after).max() for q in self._measured(before, after)])
         return all(w <= 1.0 for w in worst)  # false for NaN
 
@@ -114,6 +117,17 @@ class Guard:
         bad = torch.cat([other.system[e > 1.0] for other, e in zip(quantities, excess, strict=True)])
         scale = kelvin if q.unit == "K" else 1.0
         return Violation(bad.unique().tolist(), q.name, float(q.values[at]) / scale, q.unit, float(limit) / scale, int(q.atom[at]))
+
+    def _bounds(self, before: State, after: State) -> list[Tensor]:
+        """What no quantity exceeds, in units of its limit, from few operations: a length is at most sqrt(3) times its largest part."""
+        out = [
+            _largest(after.forces) * (3**0.5 / self.force),
+            _largest(after.system.positions - before.system.positions) * (3**0.5 / self.displacement),
+            _largest(after.energy) / self.free,
+        ]
+        if self.hot is not None:
+            out.append((after.kinetic_energy / self.hot_kinetic).max())
+        return out
 
     def _measured(self, before: State, after: State) -> list[_Quantity]:
         batch, force = after.system.batch, after.forces.norm(dim=-1)
@@ -143,6 +157,11 @@ def _excess(q: _Quantity, state: State) -> Tensor:
     """Value in units of its limit, infinite or NaN where it is not finite and 0 for frozen systems."""
     share = q.values / q.limit
     return share if state.frozen is None else share.masked_fill(state.frozen[q.system], 0.0)
+
+
+def _largest(x: Tensor) -> Tensor:
+    """Largest absolute value, NaN if there is one."""
+    return torch.linalg.vector_norm(x, torch.inf)
 
 
 def _worst(largest: list[Tensor]) -> list[float]:

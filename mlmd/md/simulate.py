@@ -222,12 +222,22 @@ class _Engine:
 
     def _validity(self, states: list[State]) -> tuple[int, bool]:
         """How many of these states the list holds for, and whether it would not hold for the one after at the pace so far."""
+        if len(states) == 1 and self._near(states[0].system):
+            return 1, False
         for k, moved in enumerate(torch.stack([self._strayed(s.system) for s in states]).tolist()):
             if moved > self.slack:
                 return k, False
             if moved * (1 + 1 / (self.age + k + 1)) > self.slack:
                 return k + 1, True
         return len(states), False
+
+    def _near(self, system: System) -> bool:
+        """Whether the list is surely good for another step, from few operations."""
+        assert self.origin is not None
+        if system.cell is not self.origin.cell:
+            return False
+        farthest = torch.linalg.vector_norm(system.positions - self.origin.positions, torch.inf) * 3**0.5
+        return float(farthest) * (1 + 1 / (self.age + 1)) <= self.slack
 
     def _wider(self, state: State) -> float:
         return 1.1 * float(self._strayed(state.system))
