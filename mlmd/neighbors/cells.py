@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mlmd.cell import completed, periodic_widths, widths
+from mlmd.cell import completed, periodic_widths
 from mlmd.jit import jit
 from mlmd.neighbors.rows import RowPairs, Rows
 from mlmd.system import System
@@ -23,13 +23,15 @@ def cell_pairs(system: System, cutoff: float) -> RowPairs:
     """
     x, counts = system.positions.double().contiguous().numpy(), torch.bincount(system.batch, minlength=system.n_systems).numpy()
     if system.periodic:
-        periodic_widths(system.cell, system.pbc)  # refuses a cell without volume
         cell = completed(system.cell, system.pbc).double().contiguous()
-        inverse, width = torch.linalg.inv(cell).contiguous(), widths(cell).contiguous()
+        if bool((torch.linalg.det(cell).abs() < 1e-9).any()):
+            periodic_widths(system.cell, system.pbc)  # refuses it
+        inverse = torch.linalg.inv(cell).contiguous()
+        width = 1.0 / inverse.norm(dim=-2)
     else:
         cell = inverse = torch.eye(3, dtype=torch.float64).repeat(system.n_systems, 1, 1)
         width = torch.ones(system.n_systems, 3, dtype=torch.float64)
-    room = 24  # pairs per particle; doubled until all fit
+    room = 64  # pairs per particle; doubled until all fit
     while True:
         start, sender = np.zeros(len(x) + 1, np.int32), np.empty(room * len(x) + 64, np.int32)
         parent, image = np.empty((1 + room // 6) * len(x) + 64, np.int32), np.zeros(((1 + room // 6) * len(x) + 64, 3), np.int32)
