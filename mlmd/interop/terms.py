@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mlmd.cell import periodic_widths
+from mlmd.potentials.accelerated import Accelerated
 from mlmd.potentials.bonded import KINDS, Bonded, Law
 from mlmd.potentials.compose import Ensemble, Frozen, Scaled, Shifted, Sum
 from mlmd.potentials.coulomb import ChargePotential, Coulomb, CoulombDSF, charges_of
@@ -150,6 +151,8 @@ def _apart(potential: Any, system: System, within: _Within) -> Terms:
         return _sum(list(potential.members), system, replace(within, factor=within.factor / len(potential.members)))
     if isinstance(potential, Scaled):
         return _apart(potential.potential, system, replace(within, factor=within.factor * potential.factor))
+    if isinstance(potential, Accelerated):  # the law itself, not its table
+        return _apart(potential.law, system, within)
     if isinstance(potential, Frozen):
         return _apart(potential.potential, system, within)
     if isinstance(potential, Shifted):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -41,14 +41,14 @@ def learned() -> Bonded:
     return Bonded(coordinates(), [bonds(), angles(), repulsion(), network]).float()
 
 
-def run(folder: Path, *options: str) -> float:
+def run(folder: Path, monkeypatch, capsys, *options: str) -> float:
     """Start run.py; the energy that it prints, in eV."""
-    done = subprocess.run([sys.executable, "run.py", *options], cwd=folder, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return float(re.search(r"start: (\S+) kJ/mol", done.stdout).group(1)) * units.kJ_mol
+    monkeypatch.setattr(sys, "argv", ["run.py", *options])
+    runpy.run_path(str(folder / "run.py"), run_name="__main__")
+    return float(re.search(r"start: (\S+) kJ/mol", capsys.readouterr().out).group(1)) * units.kJ_mol
 
 
-def test_a_classical_potential_becomes_a_folder_that_openmm_runs(tmp_path, capsys) -> None:
+def test_a_classical_potential_becomes_a_folder_that_openmm_runs(tmp_path, capsys, monkeypatch) -> None:
     pytest.importorskip("openmm")
     potential = bonded(bonds(), angles(), repulsion())
     store.save(tmp_path / "potential.npz", potential)
@@ -59,20 +59,20 @@ def test_a_classical_potential_becomes_a_folder_that_openmm_runs(tmp_path, capsy
     )
     assert "needs OpenMM alone" in capsys.readouterr().out
     assert "mlmd" not in (out / "run.py").read_text().split('"""', 2)[2]
-    assert run(out, "--steps", "20", "--every", "10", "--platform", "Reference") == pytest.approx(
+    assert run(out, monkeypatch, capsys, "--steps", "20", "--every", "10", "--platform", "Reference") == pytest.approx(
         ours(potential, liquid(1))[0], rel=1e-7
     )
     assert len((out / "log.csv").read_text().splitlines()) == 3
     assert "default=310" in (out / "run.py").read_text()
 
 
-def test_a_learned_potential_becomes_a_folder_that_openmm_runs_through_mlmd(tmp_path, capsys) -> None:
+def test_a_learned_potential_becomes_a_folder_that_openmm_runs_through_mlmd(tmp_path, capsys, monkeypatch) -> None:
     pytest.importorskip("openmm")
     store.save(tmp_path / "potential.npz", learned())
     command = ["deploy", str(tmp_path / "potential.npz"), "--beads", str(beads(tmp_path, periodic=False)), "--frame", "-1"]
     assert main([*command, "--to", "openmm", "--output", str(tmp_path / "there")]) == 0
     assert "InvariantNet has no formula" in capsys.readouterr().out
-    energy = run(tmp_path / "there", "--steps", "20", "--every", "10", "--platform", "Reference")
+    energy = run(tmp_path / "there", monkeypatch, capsys, "--steps", "20", "--every", "10", "--platform", "Reference")
     assert energy == pytest.approx(ours(learned().double(), liquid(2, periodic=False))[0], rel=1e-7)
 
 

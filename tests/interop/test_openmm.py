@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from mlmd import units
+from mlmd.cell import wrap
 from mlmd.interop.openmm import molecules, positions_nm, to_openmm, to_openmm_python
 from mlmd.nn.invariant import InvariantNet
 from mlmd.nn.schnet import SchNet
@@ -128,6 +130,15 @@ def test_a_network_runs_through_the_python_force() -> None:
         (energy, forces), (e, f) = ours(potential, system), theirs(made, system)
         assert e == pytest.approx(energy, rel=1e-10)
         assert relative(f, forces) < 1e-10
+
+
+def test_the_python_force_joins_molecules_that_a_platform_has_wrapped() -> None:
+    potential, system = everything(), liquid(1)
+    made, _ = to_openmm_python(potential, system, bonds=[(5 * m + i, 5 * m + j) for m in range(8) for i, j in BONDS])
+    _, forces = ours(potential, system)
+    wrapped = replace(system, positions=wrap(system.positions - 3.0, system.cell[0]))
+    assert float((wrapped.positions - system.positions).abs().max()) > 10
+    assert relative(theirs(made, wrapped)[1], forces) < 1e-10
 
 
 def test_the_python_force_keeps_its_list_right_while_beads_move() -> None:
