@@ -172,6 +172,10 @@ class CellRescaling:
         state = self.thermostat.init(replace(state, memory=memory))
         return replace(state, memory=Piston(state.memory, kT, p, beta * self.every * dt / time))
 
+    def couples(self, state: State) -> bool:
+        """Whether the next step changes the cell."""
+        return (state.step + 1) % self.every == 0
+
     def noise(self, state: State, generator: torch.Generator | None) -> CellNoise:
         c = state.memory
         inner = self.thermostat.noise(replace(state, memory=c.thermostat), generator)
@@ -180,7 +184,7 @@ class CellRescaling:
 
     def step(self, state: State, force: Force, noise: CellNoise) -> State:
         c: Piston = state.memory
-        couples, last = (state.step + 1) % self.every == 0, _Last(force)
+        couples, last = self.couples(state), _Last(force)
         state = self.thermostat.step(replace(state, memory=c.thermostat), last if couples else force, noise.thermostat)
         if couples:
             state = evaluate(replace(state, system=self._deformed(state.system, last.stress, c, noise)), force)

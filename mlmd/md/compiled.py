@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from mlmd.forces import Evaluation, Potential, energy_forces
-from mlmd.md.integrators import Integrator
+from mlmd.md.barostats import CellRescaling
+from mlmd.md.integrators import Force, Integrator, Noise
 from mlmd.md.state import State, held
 from mlmd.neighbors import Pairs
 from mlmd.system import System
@@ -21,9 +22,52 @@ Numbers = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Any]
 class Listed(Protocol):
     """What is compiled: a potential and an integrator, and the list in use, which changes."""
 
-    potential: Potential
+    @property
+    def potential(self) -> Potential: ...
+    @property
+    def integrator(self) -> Integrator: ...
+    @property
+    def pairs(self) -> Pairs | None:
+        """The list in use."""
+        ...
+
+    @property
+    def force(self) -> Force:
+        """The potential over that list."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Within:
+    """The engine of the thermostat inside a barostat."""
+
+    engine: Listed
     integrator: Integrator
-    pairs: Pairs | None
+
+    @property
+    def potential(self) -> Potential:
+        return self.engine.potential
+
+    @property
+    def pairs(self) -> Pairs | None:
+        return self.engine.pairs
+
+    @property
+    def force(self) -> Force:
+        return self.engine.force
+
+
+def _between_couplings(engine: Listed, barostat: CellRescaling, state: State) -> Callable[[State, Noise], State]:
+    """Compiled steps of the thermostat, and steps that change the cell as they are: those take the stress, and are few."""
+    inner = compiled_step(_Within(engine, barostat.thermostat), replace(state, memory=state.memory.thermostat))
+
+    def call(state: State, noise: Noise) -> State:
+        if barostat.couples(state):
+            return held(state, barostat.step(state, engine.force, noise))
+        new = inner(replace(state, memory=state.memory.thermostat), noise.thermostat)
+        return replace(new, memory=state.memory._replace(thermostat=new.memory))
+
+    return call
 
 
 def compiled_step(engine: Listed, state: State) -> Callable[[State, Tensor | None], State]:
@@ -31,9 +75,12 @@ def compiled_step(engine: Listed, state: State) -> Callable[[State, Tensor | Non
 
     The number of pairs is a symbol in the compiled code, so that a new list needs no new code. On a GPU the step is
     recorded as a CUDA graph (mode ``reduce-overhead``) where there is no list; a list changes its length and so rules it out.
+    Steps at which a barostat changes the cell are not compiled.
 
     The first call compiles, which takes seconds to tens of seconds.
     """
+    if isinstance(engine.integrator, CellRescaling):
+        return _between_couplings(engine, engine.integrator, state)
     template, integrator, potential = state.system, engine.integrator, engine.potential
     constants = replace(template, positions=template.positions[:0], cell=template.cell[:0])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -227,12 +228,10 @@ def _is_mean(samples: Tensor, expected: float) -> None:
 
 
 @pytest.mark.slow
-@every_integrator
+@pytest.mark.parametrize("row", [r for r in INTEGRATORS if "Cell" not in r.name], ids=lambda row: row.name)
 @torch.no_grad()
 def test_a_step_is_traced_as_one_graph(row: Row) -> None:
     """No value is read by the host, no Python depends on data: what ``torch.compile`` needs to make one kernel of it."""
-    if "CellRescaling" in row.name:
-        pytest.skip("the stress asks the host whether the cell has a volume")
     system = _coupled(3)
     integrator, force = row.make(DT, KT), force_of(Coupled(), system)
     start = begin(integrator, system, force)
@@ -244,3 +243,19 @@ def test_a_step_is_traced_as_one_graph(row: Row) -> None:
     traced = torch.compile(step, backend="eager", fullgraph=True)(start, noise)
     for a, b in zip(tensors(traced), tensors(step(start, noise))):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.slow
+def test_a_compiled_run_couples_to_pressure_as_often_as_the_eager_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced only, not translated to machine code, which takes a minute."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    (row,) = [r for r in INTEGRATORS if r.name == "CellRescaling, CSVR"]
+    potential, system = liquid(3)
+    ends = []
+    for compiled in (False, True):
+        g = torch.Generator().manual_seed(1)
+        start = rest(system, thermal_velocities(system, KT, g))
+        (end,) = simulate(start, potential, row.make(DT, KT), 12, every=12, generator=g, compile=compiled)
+        ends.append(tensors(end))
+    for a, b in zip(*ends):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
