@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("mlmd", "torch", "numpy", "scipy", "mdtraj", "openmm", "vesin")
+PACKAGES = ("mlmd", "torch", "numpy", "scipy", "mdtraj", "openmm", "vesin", "numba", "schnetpack", "torchmd-net")
 RESULTS = Path(__file__).parent / "results"
 
 
