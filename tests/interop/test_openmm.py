@@ -56,7 +56,8 @@ def test_energies_and_forces_are_those_of_openmm(case: Case, periodic: bool) -> 
     potential = case.make()
     system = liquid(1, periodic)
     (energy, forces), (e, f) = ours(potential, system), theirs(to_openmm(potential, system)[0], system)
-    tolerance = 1e-5 if "Ewald" in case.name else 1e-8  # the particle mesh has the accuracy asked for, formulas all digits
+    approximate = "Ewald" in case.name or case.name == "accelerated"  # a particle mesh there, a table here
+    tolerance = 1e-5 if approximate else 1e-8
     assert e == pytest.approx(energy, rel=tolerance)
     assert relative(f, forces) < tolerance
 
