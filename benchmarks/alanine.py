@@ -27,6 +27,7 @@ from mlmd.cg.study import Settings, Study
 from mlmd.frames import Frames, bead_topology
 from mlmd.observables.coordinates import Coordinate
 
+SAID = ("updates", "rate", "simulate_ps", "sample_ps", "pivots")  # options that the recorded command names where they were given
 DEFAULT = Path(__file__).resolve().parents[2] / "shared" / "data"
 BEADS = {
     "6-bead": (
@@ -71,12 +72,13 @@ def study_of(data: str, settings: Settings, folder: str) -> tuple[Study, tuple[C
     return study, cvs or study.cvs  # type: ignore[return-value]
 
 
-def row(data: str, settings: Settings) -> dict:
-    """One line of the table."""
+def row(data: str, settings: Settings, kept: str | None = None) -> dict:
+    """One line of the table; finished stages are taken from the folder ``kept``, if one is given."""
     began = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
-        study, cvs = study_of(data, settings, folder)
+        study, cvs = study_of(data, settings, kept or folder)
     seconds = time.process_time() - began
+    solved = [log for log in study.history.get("moments", []) if "effective share" in log]
     result = compare(
         study.beads,
         study.samples,
@@ -110,7 +112,11 @@ def row(data: str, settings: Settings) -> dict:
         if report
         else "-",
         "start forgotten": "yes" if forgotten and forgotten.converged else "no",
-        "CPU s": seconds,
+        "moments: effective share, largest correction (kT)": " / ".join(
+            f"{log['effective share']:.3f}, {log['largest correction']:.2f}" for log in solved
+        )
+        or "-",
+        "CPU s": "-" if kept else seconds,
         "peak GB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
     }
 
@@ -121,19 +127,36 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--updates", type=int, default=Settings.refine_updates)
     parser.add_argument("--rate", type=float, default=Settings.refine_rate)
-    parser.add_argument("--simulate-ps", type=float, default=Settings.simulate_ps)
+    parser.add_argument("--simulate-ps", type=float, default=75.0, help="length; pivot moves decorrelate within a few ps")
+    parser.add_argument("--sample-ps", type=float, default=0.125)
+    parser.add_argument("--pivots", type=int, default=Settings.pivots, help="moves before every snapshot; 0: dynamics alone")
+    parser.add_argument("--folder", default=None, help="keeps the stages of the studies, and takes finished ones from there")
     parser.add_argument("--name", default=None, help="of the table in benchmarks/results")
     args = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
     for seed in args.seeds:
-        settings = Settings(seed=seed, refine_updates=args.updates, refine_rate=args.rate, simulate_ps=args.simulate_ps)
-        rows.append(row(args.data, settings))
+        settings = Settings(
+            seed=seed,
+            refine_updates=args.updates,
+            refine_rate=args.rate,
+            simulate_ps=args.simulate_ps,
+            sample_ps=args.sample_ps,
+            pivots=args.pivots,
+        )
+        rows.append(row(args.data, settings, args.folder))
         print(rows[-1], flush=True)
     notes = """JS: Jensen-Shannon divergence (natural log) of the 60 x 60 histograms of the two dihedrals, all samples after the discarded
 start, against all reference frames. Floors: expected for equal distributions at these sample sizes (independent draws; interleaved blocks).
 alpha_R: phi < 0 and -2.1 < psi < 0.9 rad; for the learned map the corresponding regions of its two bead dihedrals. All replicas start in one window of +-0.6 rad around the fullest bin."""
-    record(args.name or f"alanine-{args.data}", rows, f"python benchmarks/alanine.py --data {args.data}", notes)
+    notes += (
+        f"\nProduction: {args.simulate_ps:g} ps of Langevin dynamics with {args.pivots} pivot Monte Carlo moves before every snapshot."
+        if args.pivots
+        else f"\nProduction: {args.simulate_ps:g} ps of Langevin dynamics alone."
+    )
+    differ = [f"--{n.replace('_', '-')} {getattr(args, n)}" for n in SAID if getattr(args, n) != parser.get_default(n)]
+    command = " ".join([f"python benchmarks/alanine.py --data {args.data}", *differ])
+    record(args.name or f"alanine-{args.data}", rows, command, notes)
 
 
 if __name__ == "__main__":

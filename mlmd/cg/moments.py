@@ -83,20 +83,6 @@ def matching_tilt(features: Tensor, target: Tensor, ridge: float = 1e-6) -> Tilt
     return Tilt(lam, torch.softmax(-f @ lam, 0))
 
 
-def raise_order(law: FourierDihedrals, order: int) -> None:
-    """Give a Fourier law terms up to ``order`` in place, the new ones zero; it never loses any.
-
-    Raises:
-        ValueError: for an order below 1.
-    """
-    if order < 1:
-        raise ValueError(f"order={order}: must be at least 1")
-    more = max(0, order - law.a.shape[1])
-    for name in ("a", "b"):
-        old = getattr(law, name)
-        setattr(law, name, nn.Parameter(nn.functional.pad(old.detach(), (0, more)), requires_grad=old.requires_grad))
-
-
 def match_moments(
     model: nn.Module,
     frames: Frames,

@@ -25,12 +25,15 @@ from mlmd.cg import mapping as maps
 from mlmd.cg.force_matching import ForceReport, batch_of, force_report, invariant_network, match_forces
 from mlmd.cg.groups import united_atoms
 from mlmd.cg.mapping import Mapping
+from mlmd.cg.moments import match_moments
 from mlmd.cg.priors import MIN_FRAMES, Priors, fit_priors, single_molecules
-from mlmd.cg.relative_entropy import refine, suggested_time_step
+from mlmd.cg.relative_entropy import pivots_of, refine, suggested_time_step
 from mlmd.cg.settings import Settings, device_of
 from mlmd.errors import BrokenCheckpoint
 from mlmd.frames import Frames
 from mlmd.md import Langevin, Recorder, produce, read_production, rest, simulate, thermal_velocities
+from mlmd.md.limits import Limits
+from mlmd.md.pivot import Pivoting
 from mlmd.nn.painn import PaiNN
 from mlmd.nn.schnet import SchNet
 from mlmd.observables.coordinates import Coordinate
@@ -39,6 +42,7 @@ from mlmd.potentials.bonded import Bonded, FourierDihedrals
 from mlmd.potentials.compose import Sum
 
 Log = dict[str, Any]
+UPDATES_PER_SNAPSHOT = 10  # of relative entropy, for every snapshot that the moments of the dihedrals are taken from
 PRIOR_PS = 10.0  # length of the run with the prior alone
 
 
@@ -201,7 +205,8 @@ class Study:
         """Relative entropy: the ensemble itself is fitted, starting from the matched forces; ``forces`` is measured again.
 
         Besides the network the Fourier terms of the dihedrals are trained: few parameters that act on the populations of rare basins,
-        for which the signal in the many weights of the network is lost in the noise of the replicas.
+        for which the signal in the many weights of the network is lost in the noise of the replicas. They are set once more, in a
+        convex solve on one long sample, at the end (logs of stage "moments").
         """
         with self._timed("refine"):
             s, model = self.settings, self.potential
@@ -211,11 +216,27 @@ class Study:
                 yield self._note("refine", skipped="no updates were asked for, or there is nothing to train")
                 return
             yield from self._stored("refine", model, self._refine(model))
+        with self._timed("moments"):
+            yield from self._match_torsions(model)
             if self.beads.forces is not None:
                 self._set("forces", force_report(model, self.priors.potential, self.beads))
 
+    def _match_torsions(self, model: nn.Module) -> Iterator[Log]:
+        """The end of ``refine``: the moments of the dihedrals, from a sample of the size that the number of updates stands for."""
+        snapshots = self.settings.refine_updates // UPDATES_PER_SNAPSHOT
+        laws = torsions(model)
+        if not laws or not snapshots:
+            reason = "no dihedrals" if not laws else f"fewer than {UPDATES_PER_SNAPSHOT} updates"
+            yield self._note("moments", skipped=f"{reason}: the moments of dihedrals are not matched")
+            return
+        yield from self._stored("moments", nn.ModuleList(laws), self._moments(model, snapshots))
+
     def simulate(self) -> Iterator[Log]:
-        """Production run of all replicas from one basin, into the folder: ``samples``."""
+        """Production run of all replicas from one basin, into the folder: ``samples``.
+
+        Pivot moves before every snapshot (``Settings.pivots``) take single molecules over torsional barriers that dynamics of this
+        length crosses too rarely to fill rare basins; the run then samples the ensemble, and its time is no physical time.
+        """
         with self._timed("simulate"):
             s, beads = self.settings, self.beads
             generator = torch.Generator().manual_seed(s.seed + 1000)
@@ -227,11 +248,19 @@ class Study:
             steps = every * max(1, round(s.simulate_ps * units.ps / dt / every))
             self.time_step, self.sample_interval = dt, every * dt
             folder = self.folder / f"simulate-{self._key('simulate')}"
-            integrator = Langevin(dt, self.kT, s.friction / units.ps)
-            for log in produce(folder, state, self.potential, integrator, steps, every=every, seed=s.seed, snapshots_per_chunk=40):
+            run = self._sampling(Langevin(dt, self.kT, s.friction / units.ps), every)
+            for log in produce(folder, state, self.potential, steps=steps, every=every, seed=s.seed, snapshots_per_chunk=40, **run):
                 yield self._note("simulate", **log)
             self._set("samples", read_production(folder))
             yield self._note("simulate", samples=int(np.prod(self.samples.shape[:2])))
+
+    def _sampling(self, integrator: Langevin, every: int) -> dict[str, Any]:
+        """Integrator and limits: with pivot moves before every snapshot, where they are wanted and possible, steps may be long."""
+        pivots = pivots_of(self.beads)
+        if not self.settings.pivots or not len(pivots):
+            return {"integrator": integrator}
+        moving = Pivoting(integrator, self.potential, pivots, every, self.settings.pivots)
+        return {"integrator": moving, "limits": Limits(displacement=float("inf"))}
 
     def compare(self) -> Iterator[Log]:
         """Lay the production run, less its beginning, over the reference: ``comparison``; the memory of the start is judged on all."""
@@ -300,17 +329,24 @@ class Study:
             checkpoint=str(self.folder / f"refine-{self._key('refine')}"),
         )  # fmt: skip
 
+    def _moments(self, model: nn.Module, snapshots: int) -> Iterator[Log]:
+        s = self.settings
+        return match_moments(
+            model, self.beads, kT=self.kT, dt=s.time_step or suggested_time_step(model, self.beads), replicas=3 * s.replicas,
+            snapshots=snapshots, discard=5 + snapshots // 10, seed=s.seed,
+        )  # fmt: skip
+
     def _stored(self, stage: str, module: nn.Module, logs: Iterator[Log]) -> Iterator[Log]:
         """Run a stage that changes ``module``, or take its finished result from the folder."""
         path = self.folder / f"{stage}-{self._key(stage)}.npz"
-        steps = self.settings.train_steps if stage == "train" else self.settings.refine_updates
+        steps = {"train": self.settings.train_steps, "refine": self.settings.refine_updates}.get(stage, 0)
         if path.exists() and self._take(stage, path, module):
             yield {"stage": stage, "loaded": path.name}
             return
         self.history[stage] = []
         began = time.perf_counter()
         for log in logs:
-            yield self._note(stage, steps=steps, **log)
+            yield self._note(stage, **{"steps": steps, **log})
         tree = {"state": module.state_dict(), "history": self.history[stage], "seconds": time.perf_counter() - began}
         store.save_tree(path, tree)
 
@@ -332,7 +368,8 @@ class Study:
             "mapping": ("n_beads", "mapping", "groups", "hydrogens", "rho", "weighting", "force_map", "seed"),
             "train": ("potential", "width", "depth", "cutoff", "train_steps", "batch", "learning_rate", "temperature", "device"),
             "refine": ("refine_updates", "refine_rate", "replicas", "time_step"),
-            "simulate": ("simulate_ps", "sample_ps", "friction"),
+            "moments": (),
+            "simulate": ("simulate_ps", "sample_ps", "pivots", "friction"),
         }
         names: list[str] = []
         for name, used in order.items():
@@ -340,7 +377,7 @@ class Study:
             if name == stage:
                 break
         values = asdict(self.settings)
-        begun_from = _state_digest(self.potential) if stage in ("refine", "simulate") else ""
+        begun_from = _state_digest(self.potential) if stage in ("refine", "moments", "simulate") else ""
         text = json.dumps([__version__, self._fingerprint, self.kT, begun_from, {n: values[n] for n in names}], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 

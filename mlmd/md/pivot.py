@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from mlmd.forces import Potential
-from mlmd.neighbors import neighbors
+from mlmd.forces import Potential, energy_forces
+from mlmd.md.integrators import Force, Integrator, Noise
+from mlmd.md.state import State
+from mlmd.neighbors import Pairs, neighbors
 from mlmd.observables.terms import neighbours
 from mlmd.system import System
 
@@ -62,9 +64,76 @@ def pivot(
     device = x.device
     bond = torch.randint(len(pivots), (len(x),), generator=generator, device=device)
     angle = 2 * torch.pi * torch.rand(len(x), generator=generator, device=device, dtype=x.dtype)
-    trial = system.at(_turned(x, pivots.axes.to(device)[bond], pivots.moving.to(device)[bond], angle).reshape(-1, 3))
-    change = _energy(potential, trial) - _energy(potential, system)
     chance = torch.rand(len(x), generator=generator, device=device, dtype=x.dtype)
+    return _attempt(system, potential, pivots, kT, bond, angle, chance)
+
+
+@dataclass(frozen=True, eq=False)
+class Pivoting:
+    """An integrator with ``turns`` pivot moves in every system before each ``every``-th step, for slow torsions.
+
+    Both parts leave the canonical ensemble as it is, and so does their succession; what is lost is the meaning of time.
+    ``integrator`` holds dt and a kT; ``potential`` is the one that is simulated. Moves are longer than a limit on the displacement
+    per step allows: simulate with ``Limits(displacement=inf)``.
+
+    Raises:
+        ValueError: every or turns below 1, or no rotatable bond.
+    """
+
+    integrator: Integrator
+    potential: Potential
+    pivots: Pivots
+    every: int
+    turns: int = 1
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or self.turns < 1 or not len(self.pivots):
+            raise ValueError(
+                f"every={self.every}, turns={self.turns}, {len(self.pivots)} rotatable bonds: each must be at least 1, "
+                "or use the integrator as it is"
+            )
+
+    @property
+    def dt(self) -> float | Tensor:
+        """Time step in fs."""
+        return self.integrator.dt
+
+    @property
+    def kT(self) -> float | Tensor:
+        """Temperature of dynamics and moves, eV."""
+        return self.integrator.kT  # type: ignore[attr-defined]
+
+    def init(self, state: State) -> State:
+        """As the integrator."""
+        return self.integrator.init(state)
+
+    def noise(self, state: State, generator: torch.Generator | None) -> tuple[Noise, Tensor]:
+        """That of the integrator, and (turns, 3, S) uniform numbers for the moves."""
+        x = state.system.positions
+        shape = (self.turns, 3, state.system.n_systems)
+        return self.integrator.noise(state, generator), torch.rand(shape, generator=generator, dtype=x.dtype, device=x.device)
+
+    def step(self, state: State, force: Force, noise: tuple[Noise, Tensor]) -> State:
+        """The moves, if they are due, and one step of the integrator."""
+        inner, uniform = noise
+        return self.integrator.step(self._moved(state, uniform) if state.step % self.every == 0 else state, force, inner)
+
+    def _moved(self, state: State, uniform: Tensor) -> State:
+        system = state.system
+        for u in uniform:
+            bond = (u[0] * len(self.pivots)).long().clamp(max=len(self.pivots) - 1)
+            system, _ = _attempt(system, self.potential, self.pivots, self.kT, bond, 2 * torch.pi * u[1], u[2])
+        result = energy_forces(self.potential, system, _pairs(self.potential, system))
+        return replace(state, system=system, forces=result.forces, energy=result.energy)
+
+
+def _attempt(
+    system: System, potential: Potential, pivots: Pivots, kT: float | Tensor, bond: Tensor, angle: Tensor, chance: Tensor
+) -> tuple[System, Tensor]:
+    """The system after one trial rotation in each, and which were accepted; bond, angle, chance (S,)."""
+    x = system.dense()
+    trial = system.at(_turned(x, pivots.axes.to(x.device)[bond], pivots.moving.to(x.device)[bond], angle).reshape(-1, 3))
+    change = _energy(potential, trial) - _energy(potential, system)
     accepted = chance < torch.exp(-change / kT)  # false for a trial whose energy is not finite
     mixed = torch.where(accepted[:, None, None], trial.dense(), x)
     return system.at(mixed.reshape(-1, 3)), accepted
@@ -83,7 +152,11 @@ def _turned(x: Tensor, axis: Tensor, moving: Tensor, angle: Tensor) -> Tensor:
 
 
 def _energy(potential: Potential, system: System) -> Tensor:
-    return potential(system, neighbors(system, potential.cutoff) if potential.cutoff > 0 else None)
+    return potential(system, _pairs(potential, system))
+
+
+def _pairs(potential: Potential, system: System) -> Pairs | None:
+    return neighbors(system, potential.cutoff) if potential.cutoff > 0 else None
 
 
 def _beyond(n: int, bonds: Sequence[tuple[int, int]], start: int) -> set[int]:

@@ -5,10 +5,8 @@ import pytest
 import torch
 
 from mlmd import units
-from mlmd.cg.moments import match_moments, matching_tilt, raise_order
+from mlmd.cg.moments import match_moments, matching_tilt
 from mlmd.frames import Frames, bead_topology
-from mlmd.potentials.bonded import FourierDihedrals
-from mlmd.system import System
 from tests.cg.test_priors import KT, chain
 
 A, B = torch.tensor([0.02, 0.0, 0.02]), torch.tensor([0.03, 0.0, 0.0])  # of the dihedral of ``chain``, eV
@@ -59,16 +57,6 @@ def test_a_feature_that_never_varies_is_left_alone():
     tilt = matching_tilt(f, torch.tensor([0.1, 0.0, 0.0, 0.0, 1.0]).double())
     assert tilt.lam[4] == 0
     assert float((tilt.weights @ f)[0]) == pytest.approx(0.1, abs=1e-5)
-
-
-def test_terms_of_higher_order_begin_at_zero():
-    potential, system = chain(), System.single(torch.tensor([[0.0, 0, 0], [1.5, 0, 0], [2.0, 1.4, 0], [3.4, 1.6, 0.5]]))
-    before = potential(system)
-    raise_order(potential.laws[2], 6)
-    assert potential.laws[2].a.shape == (1, 6)
-    assert torch.equal(potential(system), before)
-    raise_order(potential.laws[2], 2)
-    assert potential.laws[2].a.shape == (1, 6)
 
 
 @pytest.fixture(scope="module")
@@ -123,5 +111,3 @@ def test_bad_input_is_refused_by_name(frames):
         matching_tilt(torch.zeros(10, 4), torch.zeros(4), ridge=0)
     with pytest.raises(ValueError, match="not finite"):
         matching_tilt(torch.full((10, 4), torch.nan), torch.zeros(4))
-    with pytest.raises(ValueError, match="order=0"):
-        raise_order(FourierDihedrals([0], A[None], B[None]), 0)

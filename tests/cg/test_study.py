@@ -12,7 +12,7 @@ from mlmd.cg.mapping import Mapping
 from mlmd.cg.study import Settings, Study, one_basin
 from mlmd.frames import Frames
 
-TINY = Settings(train_steps=60, refine_updates=8, replicas=24, simulate_ps=4.0, sample_ps=0.1, width=32, depth=2)
+TINY = Settings(train_steps=60, refine_updates=10, replicas=24, simulate_ps=4.0, sample_ps=0.1, width=32, depth=2)
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +33,7 @@ def test_every_stage_reports_and_leaves_its_result(study):
         "priors",
         "train",
         "refine",
+        "moments",
         "simulate",
         "compare",
     ]
@@ -40,7 +41,7 @@ def test_every_stage_reports_and_leaves_its_result(study):
     assert study.samples.shape[1:] == (24, 6, 3)
     assert study.forces.zero > study.forces.model > study.forces.noise * 0.8
     assert 0 < study.comparison.surface.js < 0.7
-    assert set(study.timings) == {"mapping", "priors", "train", "refine", "simulate", "compare"}
+    assert set(study.timings) == {"mapping", "priors", "train", "refine", "moments", "simulate", "compare"}
 
 
 def test_the_learned_map_keeps_hydrogens_with_their_heavy_atoms(study):
@@ -78,7 +79,7 @@ def test_the_results_can_be_handed_on(study, tmp_path):
 def test_a_second_study_of_the_same_takes_finished_stages_from_the_folder(study, alanine):
     again = Study(alanine, TINY, study.folder)
     logs = list(again.run())
-    assert [log["stage"] for log in logs if "loaded" in log] == ["train", "refine"]
+    assert [log["stage"] for log in logs if "loaded" in log] == ["train", "refine", "moments"]
     assert torch.equal(again.samples, study.samples)
     assert again.comparison.surface.js == study.comparison.surface.js
     assert len(again.history["train"]) > 10
@@ -96,7 +97,7 @@ def test_a_damaged_result_is_noticed_and_made_again(study, alanine, tmp_path):
 
 
 def test_an_interrupted_study_ends_like_one_that_was_not(study, alanine, tmp_path):
-    for stage, stop in (("train", 30.0), ("refine", 5.0)):
+    for stage, stop in (("train", 30.0), ("refine", 5.0), ("moments", 5.0)):
         broken = Study(alanine, TINY, tmp_path)
         for log in broken.run():
             if log["stage"] == stage and log.get("step") == stop:
