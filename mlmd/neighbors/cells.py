@@ -33,8 +33,8 @@ def cell_pairs(system: System, cutoff: float) -> RowPairs:
         width = torch.ones(system.n_systems, 3, dtype=torch.float64)
     room = 64  # pairs per particle; doubled until all fit
     while True:
-        start, sender = np.zeros(len(x) + 1, np.int32), np.empty(room * len(x) + 64, np.int32)
-        parent, image = np.empty((1 + room // 6) * len(x) + 64, np.int32), np.zeros(((1 + room // 6) * len(x) + 64, 3), np.int32)
+        start, sender = np.zeros(len(x) + 1, np.int32), np.empty(room * len(x) + 64, np.uint32)
+        parent, image = np.empty((1 + room // 6) * len(x) + 64, np.uint32), np.zeros(((1 + room // 6) * len(x) + 64, 3), np.int32)
         ghost = np.empty((room + 8) * int(counts.max()) + 64, np.int32)
         found, known = _rows(
             x,
@@ -74,7 +74,7 @@ def _rows(x, counts, cells, inverses, widths, periodic, cutoff, start, sender, p
         parent[i] = i
     found, known, first, side, squared = 0, n_all, 0, 0.5 * cutoff, cutoff * cutoff
     y = np.empty((n_all, 3))  # positions in the cell, sorted by grid cell
-    order, place = np.empty(n_all, np.int32), np.empty(n_all, np.int32)
+    order, place = np.empty(n_all, np.uint32), np.empty(n_all, np.int32)
     home = np.empty((n_all, 3), np.int32)
     begin = np.zeros(counts.max() + 16, np.int32)
     low, high, width = np.empty(3), np.empty(3), np.empty(3)

@@ -15,6 +15,7 @@ from mlmd.jit import jit
 from mlmd.neighbors.pairs import Pairs
 
 Integers = NDArray[np.int32]
+Numbers = NDArray[np.uint32]  # of particles; compiled loops need not ask whether such an index counts from the end
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +28,8 @@ class Rows:
     """
 
     start: Integers
-    sender: Integers
-    parent: Integers
+    sender: Numbers
+    parent: Numbers
     image: Integers
 
     def __len__(self) -> int:
@@ -79,8 +80,8 @@ class RowPairs(Pairs):
     def where(self, wanted: Callable[[Tensor, Tensor], Tensor]) -> Pairs:
         """The pairs (i, j) for which the symmetric ``wanted(i, j)`` (P,) is true."""
         rows: Rows = self.rows
-        i, j = rows.receiver, rows.parent[rows.sender]
-        return RowPairs(rows.where(wanted(torch.from_numpy(i).long(), torch.from_numpy(j).long()).numpy()))
+        i, j = rows.receiver.astype(np.int64), rows.parent[rows.sender].astype(np.int64)
+        return RowPairs(rows.where(wanted(torch.from_numpy(i), torch.from_numpy(j)).numpy()))
 
 
 def rows_of(pairs: Pairs) -> Rows:
@@ -91,14 +92,14 @@ def rows_of(pairs: Pairs) -> Rows:
     n = int(pairs.index.max()) + 1 if len(pairs) else 0
     start = np.searchsorted(i, np.arange(n + 1)).astype(np.int32)
     away = shift.any(1)
-    sender, parent, image = j.astype(np.int32), np.arange(n, dtype=np.int32), np.zeros((n, 3), np.int32)
+    sender, parent, image = j.astype(np.uint32), np.arange(n, dtype=np.uint32), np.zeros((n, 3), np.int32)
     if away.any():
         low, span = shift.min(0), np.ptp(shift, axis=0) + 1
         s = shift[away] - low
         key = ((s[:, 0] * span[1] + s[:, 1]) * span[2] + s[:, 2]) * n + j[away]
         _, first, number = np.unique(key, return_index=True, return_inverse=True)
         sender[away] = n + number
-        parent = np.concatenate([parent, j[away][first].astype(np.int32)])
+        parent = np.concatenate([parent, j[away][first].astype(np.uint32)])
         image = np.concatenate([image, shift[away][first].astype(np.int32)])
     return Rows(start, sender, parent, image)
 

@@ -165,7 +165,7 @@ class Accelerated(Potential):
             rows.start, rows.sender, rows.parent, rows.image,
             ready.kind, ready.first, ready.table.rows, ready.table.lowest, ready.table.bits, self.cutoff**2, energy, forces,
         )  # fmt: skip
-        return torch.from_numpy(energy).to(x.dtype), torch.from_numpy(forces)
+        return torch.from_numpy(energy.astype(forces.dtype)), torch.from_numpy(forces)
 
     def _prepare(self, types: Tensor, dtype: torch.dtype) -> _Prepared:
         present, kind = torch.unique(types, return_inverse=True)
@@ -245,6 +245,7 @@ def _sum_pairs(x, batch, cell, shifted, start, sender, parent, image, kind, firs
                 q = max(number - lowest, 0)
                 if several:
                     q += first[of_i, of[k]]
+                q = np.uint32(q)
                 c1, c2, c3 = table[q, 1], table[q, 2], table[q, 3]
                 total += table[q, 0] + t * (c1 + t * (c2 + t * c3))
                 w = c1 + t * (c2 + c2 + t * (c3 + c3 + c3))
