@@ -93,7 +93,7 @@ def _columns(x: Tensor, index: Any, width: int, name: str) -> tuple[Tensor, ...]
     t = t.reshape(0, width) if t.numel() == 0 else t
     if t.ndim != 2 or t.shape[1] != width:
         raise ValueError(f"{name} has shape {tuple(t.shape)}, expected (terms, {width})")
-    if t.numel() and (int(t.min()) < 0 or int(t.max()) >= x.shape[-2]):
+    if not torch.compiler.is_compiling() and t.numel() and (int(t.min()) < 0 or int(t.max()) >= x.shape[-2]):
         raise ValueError(f"{name} refers to particle {int(t.max())} or {int(t.min())}, but x holds 0 to {x.shape[-2] - 1}")
     return t.unbind(1)
 
