@@ -31,7 +31,7 @@ from mlmd.md.state import State, moved
 from mlmd.segment import segment_sum
 from mlmd.system import System
 
-ITERATIONS = 30
+ITERATIONS = 15  # three or four are used
 LOOSE = 1e-4  # relative error of a distance that a simulation may start with (single precision stores positions to 1e-5)
 SINGULAR = 1e-10  # ratio of eigenvalues below which constraints of a cluster are not independent
 
@@ -191,8 +191,8 @@ def _newton(c: _Clusters, s: Tensor, r: Tensor, tolerance: float) -> Tensor:
     for _ in range(ITERATIONS):
         excess = 0.5 * (r.square().sum(-1) - c.squared)  # d times the error of the distance
         good = (excess.abs() <= tolerance * c.squared).all(-1, keepdim=True)
-        if bool((good | ~torch.isfinite(excess).all(-1, keepdim=True)).all()):
-            break
+        if bool(good.all()):
+            return multipliers
         newton = torch.linalg.solve_ex(c.coupling * (r @ s.mT), excess)[0]
         multipliers = torch.where(good, multipliers, multipliers - newton)
         r = start + c.coupling @ (multipliers[..., None] * s)
