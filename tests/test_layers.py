@@ -203,6 +203,8 @@ def test_every_public_class_and_function_says_what_it_does(path: Path) -> None:
             for f in node.body:
                 if not isinstance(f, ast.FunctionDef) or f.name.startswith("_") or f.name in DOCUMENTED[node.name] | {"forward"}:
                     continue
+                if ast.get_docstring(f):  # classes of one name in two modules share their entry in DOCUMENTED
+                    continue
                 if not any("property" in ast.unparse(d) for d in f.decorator_list):
                     silent.append(f"{node.name}.{f.name}")
     assert not silent, f"without a docstring: {silent}"
