@@ -33,6 +33,7 @@ class Ewald(ChargePotential):
     neutralising background: it is there for every system and zero for a neutral one. With :math:`s=\sqrt{-\ln\text{accuracy}}`
     the damping is :math:`\alpha=s/r_c` and the sum over waves runs to :math:`2\alpha s`, where both tails have fallen to
     ``accuracy``. The waves of a cell form a product grid, so that the structure factor is one matrix product. Cost: N times waves.
+    Inside ``torch.compile`` the grid stays that of the last call outside.
 
     Args:
         cutoff: r_c in A of the sum over pairs; a longer one needs fewer waves.

@@ -95,6 +95,22 @@ def test_the_sum_does_not_depend_on_how_it_is_split() -> None:
         torch.testing.assert_close(out.stress, reference.stress, rtol=0, atol=1e-9)
 
 
+def test_systems_in_different_cells_are_summed_together_as_alone() -> None:
+    potential = Ewald(4.0, accuracy=1e-11)
+    alone = [molecules(), melt(1), molecules(rectangular=True)]
+    together, each = evaluate(potential, System.stack(alone)), [evaluate(potential, s) for s in alone]
+    torch.testing.assert_close(together.energy, torch.cat([e.energy for e in each]), rtol=1e-10, atol=0)
+    torch.testing.assert_close(together.forces, torch.cat([e.forces for e in each]), rtol=0, atol=1e-8)
+
+
+def test_a_changed_cell_is_noticed() -> None:
+    potential, small, large = Ewald(2.5, accuracy=1e-10), melt(1), melt(2)
+    first = evaluate(potential, small).energy
+    evaluate(potential, large)
+    torch.testing.assert_close(evaluate(potential, small).energy, first, rtol=0, atol=0)
+    torch.testing.assert_close(evaluate(potential, large).energy, evaluate(Ewald(2.5, accuracy=1e-10), large).energy)
+
+
 @pytest.mark.parametrize("accuracy", [1e-4, 1e-6, 1e-8])
 def test_the_energy_is_as_accurate_as_wanted(accuracy: float) -> None:
     for system in (melt(), molecules()):
