@@ -115,3 +115,16 @@ def spanning_tree(n: int, bonds: Iterable[tuple[int, int]]) -> list[tuple[int, i
                     edges.append((i, j))
                     queue.append(j)
     return edges
+
+
+def face_centred_cubic(cells: int, edge: float) -> Tensor:
+    """Sites (4 cells^3, 3) of the face-centred cubic lattice that fills a cubic box of the given edge in A: a start for simple liquids.
+
+    Raises:
+        ValueError: fewer than one cell, or an edge that is not positive.
+    """
+    if cells < 1 or not edge > 0:
+        raise ValueError(f"cells={cells}, edge={edge}: give at least one cell per direction and a positive edge in A")
+    corner = torch.cartesian_prod(*[torch.arange(float(cells))] * 3).reshape(-1, 1, 3)
+    face = torch.tensor([[0.0, 0.0, 0.0], [0.5, 0.5, 0.0], [0.5, 0.0, 0.5], [0.0, 0.5, 0.5]])
+    return ((corner + face) * (edge / cells)).reshape(-1, 3)

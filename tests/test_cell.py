@@ -96,3 +96,15 @@ def test_a_cell_without_volume_is_refused_where_it_is_used() -> None:
         C.wrap(torch.rand(2, 3), flat)
     with pytest.raises(ValueError, match="zero volume"):
         C.check_cutoff(flat[None], torch.ones(1, 3, dtype=torch.bool), 1.0)
+
+
+def test_sites_of_the_fcc_lattice_have_twelve_nearest_neighbours():
+    """Distance a / sqrt(2) for the lattice constant a; none nearer."""
+    x = C.face_centred_cubic(3, 9.0)
+    assert x.shape == (108, 3)
+    d = C.minimum_image((x[:, None] - x[None]).reshape(-1, 3), 9.0 * torch.eye(3)).norm(dim=-1).reshape(108, 108)
+    d.fill_diagonal_(torch.inf)
+    assert torch.allclose(d.min(1).values, torch.full((108,), 3.0 / 2**0.5))
+    assert ((d < 1.01 * 3.0 / 2**0.5).sum(1) == 12).all()
+    with pytest.raises(ValueError, match="cells=0"):
+        C.face_centred_cubic(0, 9.0)

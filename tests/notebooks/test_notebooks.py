@@ -12,7 +12,7 @@ papermill = pytest.importorskip("papermill")
 nbformat = pytest.importorskip("nbformat")
 ROOT = Path(__file__).resolve().parents[2]
 TUTORIALS = sorted((ROOT / "notebooks" / "tutorials").glob("*.ipynb"))
-FAST = {"01_learning_a_mapping.ipynb": {"steps": 60}}
+FAST = {"01_learning_a_mapping.ipynb": {"steps": 60}, "02_simulating_a_liquid.ipynb": {"cells": 3, "steps": 100}}
 EXTERNAL = re.compile(r"""(?:src|href)\s*=\s*["'](?:https?:)?//[^"']+["']|@import|url\((?!["']?data:)[^)]*//""")
 
 

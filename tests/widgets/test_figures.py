@@ -150,3 +150,19 @@ def test_greek_names():
     assert theme.pretty("phi > 0") == "φ > 0"
     assert theme.pretty("alpha_R") == "αR"
     assert theme.pretty("alphabet") == "alphabet"
+
+
+def test_courses_and_histograms_carry_the_numbers_given_and_the_law_they_should_follow():
+    figure = figures.courses([0, 1, 2], {"a": [3.0, 4.0, 5.0], "b": [1.0, 1.0, 1.0]}, "t / ps", "T / K", level=("wanted", 4.0))
+    (ax,) = figure.axes
+    assert [line.get_label() for line in ax.lines] == ["a", "b", "wanted"]
+    assert list(ax.lines[0].get_ydata()) == [3.0, 4.0, 5.0]
+    with pytest.raises(ValueError, match="b has 2 points for 3"):
+        figures.courses([0, 1, 2], {"b": [1.0, 1.0]}, "t / ps", "T / K")
+    x = np.linspace(-4, 4, 81)
+    law = np.exp(-x * x / 2) / (2 * np.pi) ** 0.5
+    figure = figures.beside_law({"draws": np.random.default_rng(0).normal(size=20000)}, x, law, "v / Å/fs", "normal")
+    (ax,) = figure.axes
+    assert np.abs(np.interp(x, ax.lines[0].get_xdata(), ax.lines[0].get_ydata()) - law).max() < 1e-12
+    steps = ax.patches[0].get_xy()[1:-1:2]
+    assert np.abs(steps[:, 1] - np.interp(steps[:, 0] + 0.1, x, law)).max() < 0.03

@@ -25,6 +25,7 @@ from typing import Any
 from mlmd import errors
 from mlmd.errors import require
 from mlmd.store import writable_folder, write_atomic
+from mlmd_widgets.mathml import with_mathml
 
 PAGE = Path(__file__).parent / "report_page.html"
 FAILED = "report-failed.html"
@@ -203,7 +204,7 @@ def to_html(notebook: Any) -> str:
 
 
 def _tidied(notebook: Any) -> Any:
-    """A copy without widget state, warnings and progress; the cell tagged ``summary`` right after the title."""
+    """A copy without widget state, warnings and progress, with formulas that need no script; the cell tagged ``summary`` right after the title."""
     import copy
 
     out = copy.deepcopy(notebook)
@@ -211,6 +212,8 @@ def _tidied(notebook: Any) -> Any:
     for cell in out.cells:
         if cell.cell_type == "code":
             cell.outputs = [kept for o in cell.outputs if (kept := _static(o)) is not None]
+        elif cell.cell_type == "markdown":
+            cell.source = with_mathml(cell.source)
     hidden = ("remove-cell", "injected-parameters")
     out.cells = [c for c in out.cells if not set(hidden) & set(c.metadata.get("tags", []))]
     first = [c for c in out.cells if "summary" in c.metadata.get("tags", [])]

@@ -3,14 +3,17 @@
 from mlmd_widgets.figures.distributions import convergence, overlays, populations, prior_fits, rdfs
 from mlmd_widgets.figures.landscapes import axis_name, draw_triple, fes_interactive, fes_triple
 from mlmd_widgets.figures.mapping import annealing_curves, assignment_annealing, compression, force_tradeoff
+from mlmd_widgets.figures.simulation import beside_law, courses
 from mlmd_widgets.figures.training import curve, force_training, refinement
 
 __all__ = [
     "annealing_curves",
     "assignment_annealing",
     "axis_name",
+    "beside_law",
     "compression",
     "convergence",
+    "courses",
     "curve",
     "draw_triple",
     "fes_interactive",
