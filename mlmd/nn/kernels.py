@@ -129,3 +129,102 @@ def pair_forces(near: Integers, vector: Floats, count: int, dr: Floats, out: Flo
         out[b, 0] -= s * d0
         out[b, 1] -= s * d1
         out[b, 2] -= s * d2
+
+
+@jit
+def sum_vector_messages(
+    near: Integers, spline: Floats, count: int, unit: Floats, table: Floats,
+    sent: Floats, v: Floats, scalars: Floats, vectors: Floats,
+) -> None:  # fmt: skip
+    r"""Adds the messages of PaiNN to ``scalars`` (n, F) and ``vectors`` (n, 3, F).
+
+    :math:`\Delta s_i=\sum_jW^1\phi^1_j`, :math:`\Delta v_i=\sum_jW^0\phi^0_jv_j+W^2\phi^2_j\hat r_{ij}` with ``sent``
+    :math:`\phi` (n, 3 F) and ``v`` (n, 3, F); the table holds :math:`W^0,W^1,W^2` side by side, (cells + 3, 3 F).
+    """
+    width, value = v.shape[2], spline[0]
+    w = np.empty(3 * width, table.dtype)
+    for e in range(count):
+        a, b, k = near[0, e], near[1, e], near[2, e]
+        b0, b1, b2, b3 = value[e, 0], value[e, 1], value[e, 2], value[e, 3]
+        t0, t1, t2, t3 = table[k], table[k + 1], table[k + 2], table[k + 3]
+        for f in range(3 * width):
+            w[f] = b0 * t0[f] + b1 * t1[f] + b2 * t2[f] + b3 * t3[f]
+        pa, pb, sa, sb = sent[a], sent[b], scalars[a], scalars[b]
+        for f in range(width):
+            sa[f] += w[width + f] * pb[width + f]
+            sb[f] += w[width + f] * pa[width + f]
+        for x in range(3):
+            u, va, vb, ma, mb = unit[e, x], v[a, x], v[b, x], vectors[a, x], vectors[b, x]
+            for f in range(width):
+                ma[f] += w[f] * pb[f] * vb[f] + w[2 * width + f] * pb[2 * width + f] * u
+                mb[f] += w[f] * pa[f] * va[f] - w[2 * width + f] * pa[2 * width + f] * u
+
+
+@jit
+def pull_vector_messages(
+    near: Integers, spline: Floats, count: int, unit: Floats, table: Floats, sent: Floats, v: Floats,
+    gs: Floats, gv: Floats, sent_grad: Floats, v_grad: Floats, dr: Floats, du: Floats,
+) -> None:  # fmt: skip
+    """The reverse of :func:`sum_vector_messages` for gradients ``gs`` (n, F) and ``gv`` (n, 3, F) by its two results.
+
+    Adds gradients to ``sent_grad`` (n, 3 F) and ``v_grad`` (n, 3, F), and by distance and direction to ``dr`` (E,) and ``du`` (E, 3).
+    """
+    width = v.shape[2]
+    w, slope, product = np.empty(3 * width, table.dtype), np.empty(3 * width, table.dtype), np.empty(3 * width, table.dtype)
+    zero = spline.dtype.type(0)
+    for e in range(count):
+        b0, b1, b2, b3 = spline[0, e, 0], spline[0, e, 1], spline[0, e, 2], spline[0, e, 3]
+        s0, s1, s2, s3 = spline[1, e, 0], spline[1, e, 1], spline[1, e, 2], spline[1, e, 3]
+        k = near[2, e]
+        t0, t1, t2, t3 = table[k], table[k + 1], table[k + 2], table[k + 3]
+        for f in range(3 * width):
+            w[f] = b0 * t0[f] + b1 * t1[f] + b2 * t2[f] + b3 * t3[f]
+            slope[f] = s0 * t0[f] + s1 * t1[f] + s2 * t2[f] + s3 * t3[f]
+        for way in range(2):  # once with either end as the receiver
+            i, j, sign = near[way, e], near[1 - way, e], 1 - 2 * way
+            pj, gi, out = sent[j], gs[i], sent_grad[j]
+            for f in range(width):
+                product[f] = product[2 * width + f] = zero
+                product[width + f] = gi[f]
+            for x in range(3):
+                u, g, vj, back = sign * unit[e, x], gv[i, x], v[j, x], v_grad[j, x]
+                along = zero
+                for f in range(width):
+                    product[f] += g[f] * vj[f]
+                    product[2 * width + f] += g[f] * u
+                    back[f] += w[f] * pj[f] * g[f]
+                for f in range(width):
+                    along += w[2 * width + f] * pj[2 * width + f] * g[f]
+                du[e, x] += sign * along
+            total = zero
+            for f in range(3 * width):
+                out[f] += w[f] * product[f]
+                total += slope[f] * pj[f] * product[f]
+            dr[e] += total
+
+
+@jit
+def pair_directions(vector: Floats, count: int, unit: Floats) -> None:
+    """Unit vectors (E, 3) of the pairs, zero for particles in one place."""
+    for e in range(count):
+        d0, d1, d2 = vector[e, 0], vector[e, 1], vector[e, 2]
+        s = 1 / max(np.sqrt(d0 * d0 + d1 * d1 + d2 * d2), 1e-10)
+        unit[e, 0], unit[e, 1], unit[e, 2] = s * d0, s * d1, s * d2
+
+
+@jit
+def pair_vector_forces(near: Integers, vector: Floats, count: int, dr: Floats, du: Floats, out: Floats) -> None:
+    r"""Adds to ``out`` (n, 3): :math:`F_i=\sum_j\partial_rE\,\hat r_{ij}+(1-\hat r_{ij}\hat r_{ij}^T)\,\partial_{\hat r}E/r_{ij}`."""
+    for e in range(count):
+        a, b = near[0, e], near[1, e]
+        d0, d1, d2 = vector[e, 0], vector[e, 1], vector[e, 2]
+        per = 1 / max(np.sqrt(d0 * d0 + d1 * d1 + d2 * d2), 1e-10)
+        d0, d1, d2 = per * d0, per * d1, per * d2
+        along = dr[e] - per * (du[e, 0] * d0 + du[e, 1] * d1 + du[e, 2] * d2)
+        f0, f1, f2 = along * d0 + per * du[e, 0], along * d1 + per * du[e, 1], along * d2 + per * du[e, 2]
+        out[a, 0] += f0
+        out[a, 1] += f1
+        out[a, 2] += f2
+        out[b, 0] -= f0
+        out[b, 1] -= f1
+        out[b, 2] -= f2

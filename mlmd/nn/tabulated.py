@@ -125,36 +125,51 @@ class _Filters(Protocol):
         ...
 
 
+class Near:
+    """The pairs of a list within the cutoff, with the weights and slopes of the splines at their distance, for compiled loops.
+
+    index (3, P): i, j and first row of the table; vector (P, 3); spline (2, P, 4); the first ``count`` entries are meant.
+
+    Raises:
+        ValueError: if the list names particles that are not in the system.
+    """
+
+    def __init__(self, system: System, pairs: Pairs, cutoff: float, tables: Tensor):
+        half = pairs.half
+        x, cell = system.positions.detach().contiguous(), system.cell.detach().contiguous()
+        i, j = half.index.numpy()
+        index = torch.empty(3, len(half), dtype=torch.long)
+        vector, spline = x.new_empty(len(half), 3), tables.new_empty(2, len(half), 4)
+        self.index, self.vector, self.spline = index.numpy(), vector.numpy(), spline.numpy()
+        box = (half.shift.numpy(), cell.numpy(), system.batch.numpy(), system.periodic)
+        found = (cutoff, tables.shape[1] - 3, self.index, self.vector, self.spline)
+        self.count = kernels.near_pairs(x.numpy(), i, j, *box, *found)
+        if self.count < 0:
+            raise ValueError(f"pairs name particles beyond the {len(system)} of the system: make the list for this system")
+
+
 class _Loops:
     """By compiled loops over the pairs, on a CPU."""
 
     def __init__(self, system: System, pairs: Pairs, cutoff: float, tables: Tensor):
-        half, self.system, self.tables = pairs.half, system, tables
-        x, cell = system.positions.detach().contiguous(), system.cell.detach().contiguous()
-        i, j = half.index.numpy()
-        near = torch.empty(3, len(half), dtype=torch.long)
-        vector, spline = x.new_empty(len(half), 3), tables.new_empty(2, len(half), 4)
-        self.near, self.vector, self.spline = near.numpy(), vector.numpy(), spline.numpy()
-        box = (half.shift.numpy(), cell.numpy(), system.batch.numpy(), system.periodic)
-        found = (cutoff, tables.shape[1] - 3, self.near, self.vector, self.spline)
-        self.count = kernels.near_pairs(x.numpy(), i, j, *box, *found)
-        if self.count < 0:
-            raise ValueError(f"pairs name particles beyond the {len(system)} of the system: make the list for this system")
-        self.dr = tables.new_zeros(self.count).numpy()
+        self.system, self.tables, self.near = system, tables, Near(system, pairs, cutoff, tables)
+        self.dr = tables.new_zeros(self.near.count).numpy()
 
     def push(self, t: int, sent: Tensor) -> Tensor:
         out = torch.zeros_like(sent)
-        kernels.sum_messages(self.near, self.spline, self.count, self.tables[t].numpy(), sent.numpy(), out.numpy())
+        near = self.near
+        kernels.sum_messages(near.index, near.spline, near.count, self.tables[t].numpy(), sent.numpy(), out.numpy())
         return out
 
     def pull(self, t: int, sent: Tensor, grad: Tensor, need: bool) -> Tensor:
-        out, where = torch.zeros_like(sent), (self.near, self.spline, self.count, self.tables[t].numpy())
+        out, near = torch.zeros_like(sent), self.near
+        where = (near.index, near.spline, near.count, self.tables[t].numpy())
         kernels.pull_messages(*where, sent.numpy(), grad.numpy(), need, out.numpy(), self.dr)
         return out
 
     def forces(self) -> Tensor:
         out = torch.zeros_like(self.system.positions)
-        kernels.pair_forces(self.near, self.vector, self.count, self.dr, out.numpy())
+        kernels.pair_forces(self.near.index, self.near.vector, self.near.count, self.dr, out.numpy())
         return out
 
 

@@ -14,7 +14,9 @@ from mlmd.nn.painn import PaiNN
 from mlmd.nn.radial import BesselBasis, ExpNormalBasis, GaussianBasis, PolynomialEnvelope
 from mlmd.nn.schnet import SchNet
 from mlmd.nn.tabulated import TabulatedSchNet
+from mlmd.nn.tabulated_painn import TabulatedPaiNN
 from mlmd.potentials.accelerated import Accelerated
+from mlmd.potentials.accelerated_bonded import AcceleratedBonded
 from mlmd.potentials.bonded import (
     Bonded,
     CosineAngles,
@@ -170,12 +172,14 @@ POTENTIALS = [
     Row("SchNet", lambda: _net(SchNet)),
     Row("SchNet, other bases", lambda: _net(SchNet, radial=ExpNormalBasis(4.0, 12), envelope=PolynomialEnvelope(4.0, 3))),
     Row("TabulatedSchNet", lambda: TabulatedSchNet(_net(SchNet))),  # type: ignore[arg-type]
+    Row("TabulatedPaiNN", lambda: TabulatedPaiNN(_net(PaiNN))),  # type: ignore[arg-type]
     Row("PaiNN", lambda: _net(PaiNN)),
     Row("PaiNN, other bases", lambda: _net(PaiNN, radial=GaussianBasis(4.0, 9), envelope=PolynomialEnvelope(4.0))),
     Row("Sum", lambda: _lj() + _spline() + _net(SchNet, radial=BesselBasis(4.0, 6), interactions=1)),
     Row("Scaled", lambda: 0.3 * _lj()),
     Row("Shifted", lambda: Shifted(_net(SchNet, interactions=1), [0.3, -2.0, 1.0])),
     Row("Frozen", lambda: Frozen(_lj())),
+    Row("AcceleratedBonded", lambda: AcceleratedBonded(_bonded(_bonds(), _angles(), _cosines())), molecule=True, alike=False),
     Row("Accelerated", lambda: Accelerated(_lj(), tolerance=1e-10)),
     Row("Ensemble", lambda: Ensemble(_lj(), _net(SchNet, interactions=1))),
     Row("Excluding", lambda: Excluding(_lj(), CHAIN, size=5, hops=2), alike=False),

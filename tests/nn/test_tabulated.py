@@ -1,4 +1,4 @@
-"""A tabulated SchNet against the network it was made from: the same energies, forces and stress, to the stated error."""
+"""Tabulated networks against the networks they were made from: the same energies, forces and stress, to the stated error."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from mlmd import jit
 from mlmd.forces import energy_forces
 from mlmd.neighbors import Pairs, neighbors
+from mlmd.nn.painn import PaiNN
 from mlmd.nn.radial import BesselBasis, ExpNormalBasis, PolynomialEnvelope
 from mlmd.nn.schnet import SchNet
 from mlmd.nn.tabulated import (
@@ -22,6 +23,7 @@ from mlmd.nn.tabulated import (
     spline_weights,
     tabulated,
 )
+from mlmd.nn.tabulated_painn import TabulatedPaiNN
 from mlmd.store import load, save
 from mlmd.system import System
 
@@ -177,3 +179,40 @@ def test_a_list_of_another_system_is_refused() -> None:
     pairs = neighbors(liquid(), 4.0)
     with pytest.raises(ValueError, match="pairs name particles beyond the 5"):
         simulated(TabulatedSchNet(net(), 0.05), liquid(5), pairs)
+
+
+def painn(**kwargs: object) -> PaiNN:
+    torch.manual_seed(1)
+    made = PaiNN(4.0, features=8, n_types=3, **kwargs).double()  # type: ignore[arg-type]
+    for p in made.parameters():
+        p.data += 0.1 * torch.randn_like(p)
+    return made
+
+
+@loops
+@pytest.mark.parametrize("kwargs", [{}, {"radial": ExpNormalBasis(4.0, 12), "interactions": 1}])
+def test_a_fine_table_in_double_precision_is_painn(kwargs: dict, loops: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jit, "available", lambda: loops)
+    exact, batch = painn(**kwargs), System.stack([liquid(27), liquid(20, seed=1), liquid(5, seed=2)])
+    pairs = neighbors(batch, 4.5)
+    energy, forces = simulated(TabulatedPaiNN(exact, 0.001), batch, pairs)
+    expected = energy_forces(exact, batch, pairs)
+    scale = float(expected.forces.detach().abs().max())
+    torch.testing.assert_close(energy, expected.energy.detach(), rtol=1e-8, atol=1e-9)
+    torch.testing.assert_close(forces, expected.forces.detach(), rtol=0, atol=1e-6 * scale)
+
+
+def test_compiled_loops_and_torch_make_the_same_sums_of_painn() -> None:
+    if not jit.available():
+        pytest.skip("no numba")
+    potential, system = TabulatedPaiNN(painn(), 0.05), liquid()
+    pairs = neighbors(system, 4.3)
+    energy, forces = simulated(potential, system, pairs)
+    expected = energy_forces(potential, system, pairs)  # by autograd
+    torch.testing.assert_close(energy, expected.energy.detach(), rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(forces, expected.forces.detach(), rtol=1e-9, atol=1e-10)
+
+
+def test_a_spacing_without_a_table_is_refused_for_painn() -> None:
+    with pytest.raises(ValueError, match="spacing="):
+        TabulatedPaiNN(painn(), 1.0)
