@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from mlmd.forces import Evaluation, Potential, energy_forces
 from mlmd.md.barostats import CellRescaling
@@ -104,8 +105,9 @@ def compiled_step(engine: Listed, state: State) -> Callable[[State, Tensor | Non
             torch.compiler.cudagraph_mark_step_begin()
         x, v, f, energy, cell, memory = fast(numbers, noise, index, shift)
         if graphs:  # the next replay overwrites what this one returned
-            x, v, f, energy = x.clone(), v.clone(), f.clone(), energy.clone()
-        cell = state.system.cell if cell.shape == state.system.cell.shape and bool((cell == state.system.cell).all()) else cell
+            x, v, f, energy, memory = pytree.tree_map_only(Tensor, torch.clone, (x, v, f, energy, memory))
+        if cell.data_ptr() == state.system.cell.data_ptr():  # untouched: the same object says so to the neighbour list
+            cell = state.system.cell
         new = replace(
             state, system=replace(state.system, positions=x, cell=cell), velocities=v, forces=f, energy=energy, memory=memory
         )
