@@ -196,7 +196,13 @@ class _Keeper:
                 done = tree["step"] - header.first
                 if (tree["due"] or tree["step"] == steps) and whole >= done // header.every:
                     return tree
-        warnings.warn(f"{self.file.parent}: no checkpoint there fits the trajectory; the run begins anew", stacklevel=4)
+        if self.file.exists():  # hours of work may lie in it
+            self.file.replace(self.file.with_name("trajectory.before.mlmd"))
+        warnings.warn(
+            f"{self.file.parent}: no checkpoint there fits the trajectory; the run begins anew, frames so far are kept in "
+            "trajectory.before.mlmd",
+            stacklevel=4,
+        )
         return None
 
     def __call__(self, state: State) -> None:

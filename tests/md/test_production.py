@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mlmd.md import Langevin, produce, read_production, rest
+from mlmd.md import Langevin, frames, produce, read_production, rest
 from mlmd.system import System
 from tests.md.test_integrators import Spring
 
@@ -88,9 +88,13 @@ def test_both_checkpoints_lost_means_to_begin_anew_with_the_same_result(tmp_path
     before = read_production(tmp_path)
     for path in tmp_path.glob("checkpoint_*.ckpt"):
         path.write_bytes(path.read_bytes()[:-1])
-    with pytest.warns(UserWarning, match="truncated"):
+    with pytest.warns(UserWarning, match="begins anew") as caught:
         run(tmp_path, 60)
+    said = " ".join(str(w.message) for w in caught)
+    assert "truncated" in said
     assert torch.equal(read_production(tmp_path), before)
+    (kept,) = frames(tmp_path / "trajectory.before.mlmd")
+    assert len(kept.steps) == 12
 
 
 def test_a_run_cut_between_checkpoints_and_made_longer_is_as_if_made_in_one_go(tmp_path):
