@@ -43,7 +43,7 @@ def liquid(edge: int) -> State:
     generator = torch.Generator().manual_seed(1)
     state = rest(system, thermal_velocities(system, KT, generator))
     integrator = Langevin(DT, KT, FRICTION)
-    *_, state = simulate(state, law(), integrator, 2000, every=1000, generator=generator, skin=SKIN)
+    *_, state = simulate(state, law(), integrator, 1000, every=500, generator=generator, skin=SKIN)
     wrapped = state.system.positions % box
     return replace(state, system=state.system.at(wrapped))
 
@@ -207,6 +207,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--edges", type=int, nargs="+", default=[10, 22])
+    parser.add_argument("--work", type=int, default=600_000, help="particles x steps of one timing")
     args = parser.parse_args()
     torch.set_num_threads(1)
     columns: dict[str, dict[str, float]] = {}
@@ -214,7 +215,8 @@ def main() -> None:
     for edge in args.edges:
         state = liquid(edge)
         notes += [f"N = {edge**3}: {line}" for line in agreement(state)]
-        for name, rate in rates(runners(state), 2_000_000 // edge**3, args.repeats).items():
+        for name, rate in rates(runners(state), args.work // edge**3, args.repeats).items():
+            print(edge**3, name, f"{rate:.1f} steps/s", flush=True)
             columns.setdefault(name, {})[f"N={edge**3}, steps/s"] = rate
     first = f"N={args.edges[0] ** 3}, steps/s"
     rows = [

@@ -9,6 +9,7 @@ from torch import Tensor
 from mlmd import jit
 from mlmd.cell import check_cutoff, completed, minimum_image, periodic_widths
 from mlmd.neighbors.cells import cell_pairs
+from mlmd.neighbors.grid import grid_pairs
 from mlmd.neighbors.pairs import Pairs
 from mlmd.system import System
 
@@ -20,7 +21,7 @@ def neighbors(system: System, cutoff: float) -> Pairs:
     """All pairs closer than ``cutoff``, by whatever is fastest: all pairs if there are few particles, else cells.
 
     On a CPU the cells are those of :func:`cell_pairs` (if numba is installed) or of vesin; both also count several images of one
-    particle, so periodic systems narrower than twice the cutoff go there.
+    particle, so periodic systems narrower than twice the cutoff go there. On a GPU they are those of :func:`grid_pairs`.
 
     Raises:
         ValueError: if cutoff is not positive, a periodic cell has no volume, or a position is not finite.
@@ -37,7 +38,7 @@ def neighbors(system: System, cutoff: float) -> Pairs:
     if largest <= DENSE_LIMIT and not _narrow(system, cutoff):
         return dense_pairs(system, cutoff)
     if system.positions.is_cuda:
-        return dense_pairs(system, cutoff)
+        return grid_pairs(system, cutoff)
     return vesin_pairs(system, cutoff)
 
 

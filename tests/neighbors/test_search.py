@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -12,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mlmd.neighbors import Pairs, cell_pairs, dense_pairs, neighbors, vesin_pairs
+from mlmd.neighbors import Pairs, cell_pairs, dense_pairs, grid_pairs, neighbors, vesin_pairs
 from mlmd.neighbors import search as search_module
 from mlmd.system import System
 
 TRICLINIC = [[9.0, 0.0, 0.0], [2.5, 8.5, 0.0], [-1.5, 2.0, 9.5]]
-BUILDERS = pytest.mark.parametrize("build", [dense_pairs, vesin_pairs, cell_pairs, neighbors])
+BUILDERS = pytest.mark.parametrize("build", [dense_pairs, vesin_pairs, cell_pairs, grid_pairs, neighbors])
 
 
 def by_hand(system: System, cutoff: float, images: int = 3) -> set[tuple[int, ...]]:
@@ -100,7 +101,7 @@ def test_narrow_cells_list_every_image_also_of_a_particle_and_itself(cutoff: flo
     system = box(6, cell, pbc)
     pairs = neighbors(system, cutoff)
     listed = by_hand(system, cutoff)
-    assert as_set(pairs) == listed
+    assert all(as_set(build(system, cutoff)) == listed for build in (neighbors, cell_pairs, grid_pairs))
     assert (0, 0) in {row[:2] for row in listed} or cutoff < 5
     assert len(pairs.half) * 2 == len(pairs)
 
@@ -146,6 +147,35 @@ def test_many_replicas_are_searched_in_blocks_with_the_same_result(monkeypatch: 
     assert torch.equal(whole.shift, parts.shift)
 
 
+def test_a_clump_with_more_neighbours_than_expected_is_listed_in_full() -> None:
+    x = torch.randn(300, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    system = System.single(x, cell=40.0)
+    pairs = cell_pairs(system, 8.0)
+    assert len(pairs) == len(dense_pairs(system, 8.0)) > 64 * 2 * 300
+
+
+@pytest.mark.parametrize("build", [cell_pairs, dense_pairs])
+@pytest.mark.parametrize("name", CASES)
+def test_rows_hold_the_vectors_of_the_half_list(name: str, build: Callable[[System, float], Pairs]) -> None:
+    system = CASES[name]
+    pairs = build(system, 3.9)
+    rows, half = pairs.rows, pairs.half
+    cell = system.cell.double().numpy()[system.batch.numpy()][rows.parent.astype(int)]
+    x = system.positions.numpy()[rows.parent.astype(int)] + np.einsum(
+        "ei,eij->ej", rows.image, cell * (system.pbc.numpy()[system.batch.numpy()][rows.parent.astype(int)][..., None])
+    )
+    r = np.linalg.norm(x[rows.sender] - x[rows.receiver], axis=1)
+    np.testing.assert_allclose(np.sort(r), np.sort(half.distances(system).numpy()), atol=1e-12)
+    assert np.array_equal(rows.parent[: len(rows.start) - 1], np.arange(len(rows.start) - 1))
+
+
+@pytest.mark.parametrize("build", [cell_pairs, dense_pairs])
+def test_pairs_can_be_left_out_by_particle_in_either_form(build: Callable[[System, float], Pairs]) -> None:
+    system = CASES["triclinic, unwrapped positions"]
+    kept = build(system, 3.9).where(lambda i, j: (i + j) % 3 > 0)
+    assert as_set(kept) == {row for row in by_hand(system, 3.9) if (row[0] + row[1]) % 3}
+
+
 def test_large_systems_use_the_cell_list_and_agree_with_the_dense_one() -> None:
     x = 25.0 * torch.rand(700, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     system = System.single(x, cell=25.0)
@@ -158,7 +188,8 @@ def test_distances_are_those_of_the_nearest_images_for_any_triclinic_cell(seed: 
     cell = [[9.0, 0.0, 0.0], [9.0 * tilt, 9.5, 0.0], [4.0 * tilt, -5.0 * tilt, 9.0]]
     system = box(n, cell, seed=seed, spread=3.0)
     pairs = neighbors(system, cutoff)
-    assert as_set(pairs) == by_hand(system, cutoff, images=2)
+    listed = by_hand(system, cutoff, images=2)
+    assert all(as_set(build(system, cutoff)) == listed for build in (neighbors, cell_pairs, grid_pairs, vesin_pairs))
     assert bool((pairs.distances(system) < cutoff).all())
 
 
