@@ -121,8 +121,8 @@ class CellRescaling:
     P is :func:`internal_pressure`, whose kinetic part is the mean n kT/V, and velocities are not rescaled: a Markov step on cells
     at fixed fractional coordinates and velocities, with the distribution of the module as its stationary one as
     :math:`\Delta/\tau\to0`. At finite :math:`\Delta` volumes fluctuate too much, their variance by a share of
-    :math:`\Delta\beta_T/2\tau\kappa` where :math:`\kappa` is the true compressibility: 1 % for 20 fs and 1 ps. An isotropic pressure leaves the shape of a fluid free: "triclinic" is for solids. Rigid
-    bonds would be stretched by the rescaling.
+    about :math:`\Delta\beta_T/2\tau\kappa` where :math:`\kappa` is the true compressibility: 1 % for 20 fs and 1 ps. An isotropic
+    pressure leaves the shape of a fluid free: "triclinic" is for solids. Rigid bonds would be stretched by the rescaling.
 
     | symbol | argument | unit |
     |---|---|---|

@@ -77,7 +77,7 @@ class Learned(Potential):
         return self.pairs(system, pairs) + STRENGTH * self.net(system, pairs)
 
 
-STRENGTH = 15.0
+STRENGTH = 30.0
 
 
 def test_the_energy_of_a_network_does_not_drift(record_property: Any) -> None:
