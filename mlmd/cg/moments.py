@@ -1,7 +1,9 @@
 """Moment matching: the last, convex step of relative entropy, in the dihedral terms, which are linear in their parameters.
 
-Stochastic descent leaves rare basins underpopulated: populations go with exp(-u/kT), so that an average over parameters that fluctuate
-lies where the mean population is too low. One long sample of the averaged potential and a reweighting solve remove that.
+Stochastic descent can leave rare basins underpopulated: populations go with exp(-u/kT), so that an average over parameters that
+fluctuate lies where the mean population is too low. One long sample of the averaged potential and a reweighting solve remove that, as
+far as the sample is in equilibrium: replicas start from reference frames, and a basin that moves and dynamics leave more slowly than
+the sample lasts keeps the population of the reference there and gets no correction.
 """
 
 from __future__ import annotations
