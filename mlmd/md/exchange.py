@@ -126,7 +126,7 @@ def exchange(
             (state,) = simulate(now.state, potential, integrator, every, **settings)
             if any(w.ended for w in watchers):
                 return
-            now = _attempted(replace(now, state=state), beta, generator)
+            now = attempted(replace(now, state=state), beta, generator)
             yield now
     finally:
         for w in watchers:
@@ -163,8 +163,13 @@ def _temperatures(integrator: Integrator, now: Exchange) -> Tensor:
     return kT.reshape(now.replicas.shape)
 
 
-def _attempted(now: Exchange, beta: Tensor, generator: torch.Generator | None) -> Exchange:
-    """One round of swaps between neighbours, even and odd pairs in turn."""
+def attempted(now: Exchange, beta: Tensor, generator: torch.Generator | None = None) -> Exchange:
+    """One round of swaps between neighbours, even and odd pairs in turn, without dynamics.
+
+    Args:
+        now: energies must be those of the positions. beta: (L, n) inverse temperatures in 1/eV.
+        generator: decides; the default generator if None.
+    """
     energy = now.state.energy.double().reshape(beta.shape)
     lower = torch.arange(now.attempts % 2, beta.shape[1] - 1, 2, device=beta.device)
     exponent = (beta[:, lower] - beta[:, lower + 1]) * (energy[:, lower] - energy[:, lower + 1])

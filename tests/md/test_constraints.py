@@ -97,7 +97,7 @@ def test_single_precision_does_not_drift_off_the_constraints():
     system = system.at(system.positions + 40.0)  # far from the origin, where stored positions are coarse
     g = torch.Generator().manual_seed(1)
     start = constrain(rest(system, thermal_velocities(system, 0.5, g)), bonds)
-    (end,) = simulate(start, Field(), Constrained(Langevin(0.05, 0.5, 0.4), bonds), 500, every=500, generator=g)
+    (end,) = simulate(start, Field(), Constrained(Langevin(0.05, 0.5, 0.4), bonds), 200, every=200, generator=g)
     assert end.system.positions.dtype == torch.float32
     assert float(bonds.error(end.system).max()) < 2 * 40 * 2**-23  # rounding of the two ends
 
@@ -173,7 +173,7 @@ def test_the_angle_of_a_rigid_trimer_has_the_distribution_of_the_mass_metric():
     system, bonds = chain(1000, n=3, unequal=False)
     kT, g = 0.5, torch.Generator().manual_seed(5)
     start = constrain(rest(system, thermal_velocities(system, kT, g)), bonds)
-    states = list(simulate(start, Field(), Constrained(Langevin(0.25, kT, 0.3), bonds), 400, every=20, generator=g))[5:]
+    states = list(simulate(start, Field(), Constrained(Langevin(0.25, kT, 0.3), bonds), 300, every=20, generator=g))[5:]
     x = torch.stack([s.system.dense() for s in states])
     a, b = x[:, :, 0] - x[:, :, 1], x[:, :, 2] - x[:, :, 1]
     square = ((a * b).sum(-1) / 1.5**2).square()
@@ -215,7 +215,7 @@ def test_the_energy_error_of_rigid_water_is_of_second_order():
             constrain(rest(system, v), settle),
             Water(),
             Constrained(VelocityVerlet(dt), settle),
-            round(400 / dt),
+            round(200 / dt),
             every=round(4 / dt),
         )
         return float(torch.stack([s.energy + s.kinetic_energy for s in states]).std())
@@ -228,10 +228,10 @@ def test_water_follows_the_path_of_openmm():
     system, settle = waters(3, seed=3)
     v = thermal_velocities(system, 300 * units.kelvin, torch.Generator().manual_seed(9))
     start = constrain(rest(system, v), settle)
-    (end,) = simulate(start, Water(), Constrained(VelocityVerlet(1.0), settle), 300, every=300)
+    (end,) = simulate(start, Water(), Constrained(VelocityVerlet(1.0), settle), 200, every=200)
     shaken = Constrained(VelocityVerlet(1.0), settle.bonds)
-    (other,) = simulate(start, Water(), shaken, 300, every=300)
-    theirs = _openmm_positions(openmm, system, start.velocities, 300)
+    (other,) = simulate(start, Water(), shaken, 200, every=200)
+    theirs = _openmm_positions(openmm, system, start.velocities, 200)
     assert float((other.system.positions - end.system.positions).abs().max()) < 1e-7
     assert float((end.system.positions - theirs).abs().max()) < 1e-5
     assert float((theirs - system.positions).abs().max()) > 0.5

@@ -5,9 +5,12 @@ import pytest
 import torch
 from scipy.special import betainc
 
-from mlmd.md import Langevin, rest, simulate, thermal_velocities
+from mlmd.forces import energy_forces
+from mlmd.md import Langevin, State, rest, simulate, thermal_velocities
 from mlmd.md.constraints import Constrained, RigidBonds, constrain
-from mlmd.md.exchange import Exchange, by_replica, exchange, ladder, round_trips
+from mlmd.md.exchange import Exchange, attempted, by_replica, exchange, ladder, round_trips
+from mlmd.neighbors import neighbors
+from mlmd.potentials.pair import LennardJones
 from mlmd.segment import segment_sum
 from mlmd.system import System
 
@@ -59,7 +62,7 @@ def wells():
     g = torch.Generator().manual_seed(1)
     start = particles(5 * ladders, x=-1.0)
     start = rest(start, thermal_velocities(start, kT.repeat(ladders), g))
-    return kT, run(start, DoubleWell(), kT.repeat(ladders), 6000, 20, ladders=ladders)
+    return kT, run(start, DoubleWell(), kT.repeat(ladders), 4000, 20, ladders=ladders)
 
 
 def test_a_ladder_is_geometric():
@@ -78,7 +81,7 @@ def test_populations_of_a_double_well_are_exact_where_plain_dynamics_stays_in_on
     g = torch.Generator().manual_seed(2)
     start = particles(100, x=-1.0)
     (plain,) = simulate(
-        rest(start, thermal_velocities(start, kT[0], g)), DoubleWell(), Langevin(0.2, kT[0], 0.5), 6000, every=6000, generator=g
+        rest(start, thermal_velocities(start, kT[0], g)), DoubleWell(), Langevin(0.2, kT[0], 0.5), 4000, every=4000, generator=g
     )
     assert float((plain.system.positions[:, 0] > 0).double().mean()) < 0.05  # should be 0.2
 
@@ -109,6 +112,21 @@ def test_oscillators_swap_as_often_as_their_energies_say(n):
     error = measured.std(0) / np.sqrt(ladders)
     assert float(error.max()) < 0.01
     assert ((measured.mean(0) - expected).abs() < 3 * error).all()
+
+
+def test_swaps_leave_exact_canonical_samples_canonical():
+    kT, ladders, g = ladder(0.2, 0.8, 4), 20_000, torch.Generator().manual_seed(8)
+    t, system = kT.repeat(ladders), particles(4 * ladders)
+    x = thermal_velocities(system, t, g)  # mass and stiffness 1: the exact distribution of positions, too
+    state = State(system.at(x), thermal_velocities(system, t, g), -x, Spring()(system.at(x), None))
+    now = Exchange.begin(state, ladders)
+    for _ in range(4):
+        now = attempted(now, 1 / t.reshape(ladders, 4), g)
+    assert 0.2 < float(now.accepted.sum() / now.tried.sum()) < 0.8
+    for energy in (now.state.energy, now.state.kinetic_energy):
+        for moment, exact in ((1, 1.5), (2, 3.75)):  # of a gamma variable of shape 3/2
+            sample = (energy.reshape(ladders, 4) / kT) ** moment
+            assert ((sample.mean(0) - exact).abs() < 3.5 * sample.std(0) / ladders**0.5).all()
 
 
 def test_replicas_keep_their_identity_and_ladders_do_not_mix(wells):
@@ -164,6 +182,18 @@ def test_ladders_of_different_molecules_share_a_batch():
     assert int(rounds[-1].accepted.min()) > 0
     energy = rounds[-1].state.energy
     assert torch.allclose(Spring()(rounds[-1].state.system, None), energy)
+
+
+def test_energies_and_forces_are_those_of_the_positions_with_a_neighbour_list():
+    law = LennardJones(1.0, 1.0, cutoff=2.5).double()
+    grid = torch.cartesian_prod(*[torch.arange(2.0)] * 3).double() * 1.1
+    start = rest(System.single(grid, cell=[6.0] * 3).replicate(3))
+    end = run(start, law, ladder(0.2, 0.4, 3), 300, 10, dt=0.005)[-1]
+    with torch.no_grad():
+        fresh = energy_forces(law, end.state.system, neighbors(end.state.system, 2.5))
+    assert int(end.accepted.sum()) > 5
+    assert torch.allclose(end.state.energy, fresh.energy, atol=1e-9)
+    assert torch.allclose(end.state.forces, fresh.forces, atol=1e-9)
 
 
 def test_rigid_molecules_stay_rigid():
