@@ -1,6 +1,6 @@
 """Cost of a step and memory against the number of beads, 125 to 97 336, on one thread; on a GPU also replicas, compiled and not.
 
-    python benchmarks/scaling.py [--quick]
+    python benchmarks/scaling.py [--potential NAME] [--sides 10 22 46] [--quick]
 
 Every size runs in a process of its own, so that the largest resident memory of the process belongs to that size.
 """
@@ -37,6 +37,7 @@ POTENTIALS: dict[str, Callable[[], Any]] = {
     "SchNet-64, tabulated": lambda: TabulatedSchNet(SchNet(5.0, 64)),
     "SchNet-64": lambda: SchNet(5.0, 64),
 }
+SHORT = {"Lennard-Jones": "lj", "SchNet-64, tabulated": "schnet_tabulated", "SchNet-64": "schnet"}
 LARGEST = {"SchNet-64": 22}  # its arrays of the size pairs x features take 0.07 MB per bead
 
 
@@ -139,41 +140,48 @@ def gpu_row(name: str, side: int, replicas: int, compile: bool) -> dict[str, Any
     return {**line, "ms/step": statistics.median(times) * 1e3, "MB": memory, "remark": ""}
 
 
+def table_of(name: str, rows: list[dict[str, Any]], command: str) -> None:
+    """Write the rows of one potential."""
+    table = [
+        {
+            "potential": name,
+            "beads": r["beads"],
+            "ms/step": r["seconds"] * 1e3,
+            "us/step/bead": r["seconds"] / r["beads"] * 1e6,
+            "MB": r["bytes"] / 1e6,
+            "kB/bead": r["bytes"] / r["beads"] / 1e3,
+        }
+        for r in rows
+    ]
+    largest = sorted(r["beads"] for r in rows)[-3]
+    notes = (
+        "Langevin steps of 2 fs at the density of water, float32, one thread, CPU time, median of several, neighbour lists (skin "
+        "1 A) included. MB: growth of the largest resident memory of a process over that of a run of 729 beads before, so small "
+        f"sizes show little. Load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores.\n\n"
+        f"Fits with standard errors: time ~ N^({slope(rows, 'seconds', 1000)}) from 1000 beads on; memory ~ "
+        f"N^({slope(rows, 'bytes', largest)}) over the three largest sizes, {per_bead(rows)} kB per bead by a straight line through all."
+    )
+    record(f"scaling_{SHORT[name]}", table, command, notes)
+
+
 def main() -> None:
-    """Measure and write the tables."""
+    """Measure and write a table for every potential."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="up to 2 744 beads, short times")
+    parser.add_argument("--potential", choices=list(POTENTIALS), help="this one alone")
+    parser.add_argument("--sides", type=int, nargs="+", default=SIDES, help="beads along an edge, at least three sizes")
+    parser.add_argument("--quick", action="store_true", help="shorter and fewer repeats")
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
         name, side, budget, repeats = args.one
         print(json.dumps(measure(name, int(side), float(budget), int(repeats))))
         return
-    table, notes = [], []
-    for name in POTENTIALS:
-        sides = [s for s in SIDES if s <= LARGEST.get(name, 46) and (s <= 14 or not args.quick)]
-        rows = [in_own_process(name, s, 0.2 if args.quick else 0.5, 5) for s in sides]
-        for r in rows:
-            line = {"potential": name, "beads": r["beads"], "ms/step": r["seconds"] * 1e3}
-            line |= {
-                "us/step/bead": r["seconds"] / r["beads"] * 1e6,
-                "MB": r["bytes"] / 1e6,
-                "kB/bead": r["bytes"] / r["beads"] / 1e3,
-            }
-            table.append(line)
-            print(line, flush=True)
-        largest = sorted(r["beads"] for r in rows)[-3]
-        times, memory = slope(rows, "seconds", 1000), slope(rows, "bytes", largest)
-        notes.append(
-            f"{name}: time ~ N^({times}) from 1000 beads on; memory ~ N^({memory}) over the three largest sizes, "
-            f"{per_bead(rows)} kB per bead by a straight line through all."
-        )
-    head = (
-        "Langevin steps of 2 fs at the density of water, float32, one thread, CPU time, median of 5, neighbour lists (skin 1 A) "
-        "included. MB: growth of the largest resident memory of a process over that of a run of 729 beads before, so small "
-        f"sizes show nothing. Exponents with standard errors of the fit. Load average {os.getloadavg()[0]:.1f}."
-    )
-    record("scaling", table, "python benchmarks/scaling.py" + (" --quick" if args.quick else ""), "\n\n".join([head, *notes]))
+    for name in [args.potential] if args.potential else POTENTIALS:
+        rows = []
+        for side in [s for s in args.sides if s <= LARGEST.get(name, max(args.sides))]:
+            rows.append(in_own_process(name, side, *((0.1, 3) if args.quick else (0.5, 5))))
+            print(name, rows[-1], flush=True)
+        table_of(name, rows, " ".join(["python benchmarks/scaling.py", *sys.argv[1:]]))
     if torch.cuda.is_available():
         record("scaling_gpu", on_gpu(), "python benchmarks/scaling.py", "Wall time, median of 5 x 50 steps, lists included.")
     else:
