@@ -51,7 +51,7 @@ def cell_pairs(system: System, cutoff: float) -> RowPairs:
             ghost,
         )
         if found >= 0:
-            return RowPairs(Rows(start, sender[:found].copy(), parent[:known].copy(), image[:known].copy()))
+            return RowPairs(Rows(start, sender[:found], parent[:known], image[:known]))
         room *= 2
 
 

@@ -257,10 +257,10 @@ def _sum_pairs(x, batch, cell, shifted, start, sender, parent, image, kind, firs
         pull[i, 1] += fy
         pull[i, 2] += fz
         energy[batch[i]] += total
-    for k in range(n, n_all):
+    for k in range(n_rows, n_all):
         j = parent[k]
         for d in range(3):
             pull[j, d] += pull[k, d]
     for i in range(n):
         for d in range(3):
-            forces[i, d] = pull[i, d] if i < n_all else x.dtype.type(0)
+            forces[i, d] = pull[i, d] if i < n_rows else x.dtype.type(0)

@@ -95,6 +95,19 @@ def test_every_kind_of_list_gives_the_same_sums() -> None:
     torch.testing.assert_close(results[0].energy, results[1].energy, rtol=1e-11, atol=1e-12)
 
 
+def test_particles_without_neighbours_feel_nothing_wherever_they_stand_in_the_list() -> None:
+    x = torch.tensor(
+        [[0.2, 5.0, 5.0], [10.8, 5.0, 5.0], [5.0, 5.0, 5.0], [6.0, 6.5, 6.0], [1.0, 1.0, 0.5], [8.0, 1.0, 9.0]]
+    ).double()
+    system, law = System.single(x, cell=11.0), LennardJones(0.01, 1.2, 2.5)
+    exact = simulated(law, system)
+    assert float(exact.forces[4:].abs().max()) == 0 < float(exact.forces[0].abs().max())
+    for build in (dense_pairs, cell_pairs):
+        torch.testing.assert_close(
+            simulated(Accelerated(law), system, build(system, 2.5)).forces, exact.forces, rtol=1e-5, atol=1e-9
+        )
+
+
 def test_cells_narrower_than_twice_the_cutoff_count_all_images() -> None:
     system, law = mixture(2, cell=[[6.0, 0, 0], [1.0, 7.0, 0], [0.5, -1.0, 6.5]]), LAWS["Yukawa"]
     torch.testing.assert_close(simulated(Accelerated(law), system).forces, simulated(law, system).forces, rtol=1e-5, atol=1e-7)
