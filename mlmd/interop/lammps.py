@@ -51,6 +51,8 @@ from mlmd.store import writable_folder, write_atomic
 from mlmd.system import System
 
 POINTS = 10_000  # rows of a table
+NEAR = 25.0  # A; beyond, bond tables have FAR_POINTS rows at equal ratios: nothing changes fast there
+FAR_POINTS = 400
 SKIN = 2.0  # A, of LAMMPS' neighbour list
 SECTIONS = ("bond", "angle", "dihedral")
 DEGREE = math.pi / 180
@@ -187,9 +189,17 @@ class _Model:
     def bond_table(self, key: str, start: float, law: Callable[[Tensor], tuple[Tensor, Tensor]]) -> str:
         """Keep a table from ``start`` to the longest distance thinkable; its keyword."""
         if key not in self._tables:
-            r = torch.linspace(start, self.longest, self.points, dtype=torch.float64)
+            r = torch.linspace(start, min(self.longest, NEAR), self.points, dtype=torch.float64)
+            if self.longest > NEAR:
+                far = torch.linspace(math.log(NEAR), math.log(self.longest), FAR_POINTS, dtype=torch.float64).exp()
+                r = torch.cat([r[:-1], far])
             self._tables[key] = (r, *law(r))
         return key
+
+    @property
+    def bond_points(self) -> int:
+        """Points of LAMMPS' own, uniform copies of bond tables: 0.005 A apart as far as memory is worth it."""
+        return max(self.points, min(100_000, math.ceil(200 * self.longest)))
 
     def _longest(self) -> float:
         """Bound on the distance of bonded particles in A: chains stretched out, or the cell."""
@@ -259,10 +269,11 @@ class _Model:
         return lines
 
     def bond_tables(self) -> list[str]:
-        """Lines of the file of bond tables."""
+        """Lines of the file of bond tables; EQ is the distance from which LAMMPS guesses how far bonds reach."""
         lines: list[str] = []
+        usual = _widest(self.system, self.near)
         for key, (r, u, f) in self._tables.items():
-            lines += [key, f"N {len(r)}", "", *_rows(r, u, f), ""]
+            lines += [key, f"N {len(r)} EQ {usual:.6g}", "", *_rows(r, u, f), ""]
         return lines
 
     def input(self, run: Run) -> list[str]:
@@ -288,7 +299,7 @@ class _Model:
         lines = ["units metal", "atom_style full", f"boundary {periodic}", f"pair_style {self._pair_style()}"]
         for section, t in self.topology.items():
             if t.styles:
-                table = f"table spline {self.points}"
+                table = f"table spline {self.bond_points}"
                 lines.append(f"{section}_style hybrid " + " ".join(table if s == "table" else s for s in t.styles))
         lines.append(f"special_bonds lj {'0 1 1' if self.off_limits else '1 1 1'} coul 1 1 1")
         return [*lines, *self._communication(), ""]

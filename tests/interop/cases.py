@@ -133,8 +133,10 @@ def charged() -> nn.Module:
 
 
 PERIODIC_CASES = [
-    Case("Ewald", lambda: Ewald(8.0, accuracy=1e-7, permittivity=3.0)),
-    Case("Ewald, excluded", lambda: Excluding(Ewald(8.0, accuracy=1e-7), BONDS, SIZE, 2) + Excluding(lennard_jones(), BONDS, SIZE)),
+    Case(
+        "Ewald, excluded",
+        lambda: Excluding(Ewald(8.0, accuracy=1e-7, permittivity=3.0), BONDS, SIZE, 2) + Excluding(lennard_jones(), BONDS, SIZE),
+    ),
 ]
 OPEN_CASES = [Case("Coulomb", lambda: Excluding(Coulomb(permittivity=4.0), BONDS, SIZE, 1) + lennard_jones())]
 CASES += [

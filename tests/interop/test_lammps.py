@@ -58,7 +58,7 @@ def read(folder: Path) -> tuple[float, torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize(("case", "periodic"), WHERE, ids=name)
 def test_energies_and_forces_are_those_of_lammps(case: Case, periodic: bool, tmp_path: Path) -> None:
     potential, system = case.make(), liquid(1, periodic)
-    to_lammps(potential, system, tmp_path, run=Run(steps=0))
+    to_lammps(potential, system, tmp_path, run=Run(steps=0), points=4000)
     lammps(tmp_path)
     (energy, forces), (e, f, _) = ours(potential, system), read(tmp_path)
     energy -= constant_of(case.name, system)
@@ -76,7 +76,7 @@ def test_verlet_in_lammps_moves_the_beads_as_mlmd_does(processes: int, tmp_path:
     """Twenty steps from rest, also shared by two processes: the units of time and mass are right."""
     potential, system = everything(), liquid(2)
     (*_, last) = simulate(rest(system), potential, VelocityVerlet(dt=1.0 * units.fs), 20)
-    path = to_lammps(potential, system, tmp_path, run=Run(dt=1.0 * units.fs, steps=20))
+    path = to_lammps(potential, system, tmp_path, run=Run(dt=1.0 * units.fs, steps=20), points=4000)
     text = path.read_text().replace("velocity all create", "# velocity")
     path.write_text(text.replace("fix bath", "fix bath all momentum 1000 linear 0 0 0 #"))
     lammps(tmp_path, processes=processes)
@@ -109,7 +109,7 @@ def test_the_input_as_written_samples_the_temperature_asked_for(tmp_path: Path) 
 
 def test_masses_charges_and_positions_of_the_data_file_are_those_of_the_system(tmp_path: Path) -> None:
     system = liquid(3)
-    to_lammps(everything(), system, tmp_path)
+    to_lammps(everything(), system, tmp_path, points=100)
     lines = (tmp_path / "system.data").read_text().splitlines()
     first = lines.index("Atoms # full") + 2
     rows = torch.tensor([[float(v) for v in line.split()] for line in lines[first : first + 40]], dtype=torch.float64)
