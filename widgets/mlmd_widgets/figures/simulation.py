@@ -43,7 +43,7 @@ def beside_law(samples: Dict[str, Any], x: Any, density: Any, xlabel: str, law: 
     if not samples:
         raise ValueError("samples is empty: give at least one sample by name")
     x = np.asarray(x, dtype=float)
-    edges = np.linspace(x[0], x[-1], bins + 1)
+    edges = np.linspace(x[0], x[-1], bins + 1).tolist()
     with theme.style():
         figure, (ax,) = theme.panels(1, 1, 6.4, 2.9)
         for (name, values), color in zip(samples.items(), theme.BEADS):
