@@ -114,7 +114,7 @@ def agreement(state: State) -> list[str]:
     forces = exact.forces.detach()
     largest = float(forces.abs().max())
     out = [
-        f"mlmd float64: E/chain = {float(exact.energy.mean()):.6f}",
+        f"mlmd float64: E/chain = {float(exact.energy.detach().mean()):.6f}",
         f"mlmd float32, accelerated: E/chain = {float(fast.energy.mean()):.6f}, max |dF| / max |F| = {float((fast.forces - forces).abs().max()) / largest:.1e}",
     ]
     try:

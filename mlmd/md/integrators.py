@@ -6,14 +6,14 @@ system are in :mod:`mlmd.md.thermostats`, pressure coupling in :mod:`mlmd.md.bar
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from mlmd.forces import Evaluation
-from mlmd.md.state import State, moved, per_particle
+from mlmd.md.state import State, moved, per_particle, replace
 from mlmd.system import System
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +12,17 @@ from torch.utils import _pytree as pytree
 
 from mlmd.segment import segment_sum
 from mlmd.system import System
+
+T = TypeVar("T")
+
+
+def replace(old: T, **fields: Any) -> T:
+    """A copy with other fields, as ``dataclasses.replace`` but without its checks: a sixth of the time, several times a step."""
+    if torch.compiler.is_compiling():
+        return dataclasses.replace(old, **fields)  # type: ignore[type-var]
+    new = object.__new__(type(old))
+    new.__dict__.update(old.__dict__, **fields)
+    return new
 
 
 @dataclass(frozen=True, eq=False)

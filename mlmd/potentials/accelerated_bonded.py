@@ -104,7 +104,7 @@ def _terms(bonded: Bonded, dtype: np.dtype[Any]) -> _Terms:
 
     bonds, stretch, _ = gathered((HarmonicBonds,), bonded.coordinates.pairs)
     angles, bend, cosine = gathered((HarmonicAngles, CosineAngles), bonded.coordinates.triples)
-    modules = list(bonded.modules())
+    modules: list[nn.Module] = list(bonded.laws)
     return _Terms(bonds, stretch, angles, bend, cosine, modules, [v.detach().clone() for v in numbers_of(modules)])
 
 
