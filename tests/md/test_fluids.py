@@ -81,7 +81,7 @@ STRENGTH = 30.0
 
 
 def test_the_energy_of_a_network_does_not_drift(record_property: Any) -> None:
-    """27 particles, SchNet with random weights beside the pair law, 1 fs, 12 ps."""
+    """27 particles, SchNet with random weights beside the pair law, 1 fs, 100 ps: over 12 ps the slope is noise of 2e-4."""
     potential = Learned().requires_grad_(False)
     _, system = argon(3, 0.6, 1.5)
     start = warmed(potential, system, KT, 500, torch.Generator().manual_seed(1))
@@ -89,7 +89,7 @@ def test_the_energy_of_a_network_does_not_drift(record_property: Any) -> None:
     with torch.no_grad():
         share = [energy_forces(p, start.system, pairs).forces.std() for p in (potential.net, potential.pairs)]
     assert float(STRENGTH * share[0] / share[1]) > 0.3
-    found = drift(potential, start, KT, units.fs, 12_000)
+    found = drift(potential, start, KT, units.fs, 100_000)
     record_property("drift", found)
     assert abs(found) < 1e-4
 
