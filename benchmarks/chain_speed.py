@@ -133,7 +133,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     rows, notes = [], []
-    for replicas, steps in ((100, 2000), (1000, 400)):
+    for replicas, steps in ((100, 600), (1000, 120)):
         state = chains(replicas)
         notes += [f"{replicas} chains: {line}" for line in agreement(state)]
         programs = {"accelerated": ours(state, True, args.skin), "in torch": ours(state, False, args.skin)}
