@@ -16,7 +16,7 @@ from mlmd.cg.priors import molecule_coordinates, single_molecules
 from mlmd.forces import Potential, energy_forces
 from mlmd.frames import Frames
 from mlmd.learn import Average, Checkpoint, ClipGradient, cosine, fit, minibatch
-from mlmd.neighbors import KeptPairs, neighbors
+from mlmd.neighbors import neighbors
 from mlmd.nn.invariant import InvariantNet
 from mlmd.observables.geometry import rotation_onto
 from mlmd.potentials.bonded import Bonded
@@ -156,11 +156,9 @@ def _force_function(model: nn.Module, frames: Frames) -> Callable[[Tensor], Tens
 
         return from_geometry
 
-    cutoff = float(model.cutoff)  # type: ignore[arg-type]
-    kept = KeptPairs.over(lambda index: batch_of(frames, index), len(frames), cutoff) if cutoff > 0 else None
-
     def general(index: Tensor) -> Tensor:
-        system, pairs = batch_of(frames, index), kept.batch(index) if kept else None
+        system = batch_of(frames, index)
+        pairs = neighbors(system, model.cutoff) if model.cutoff > 0 else None  # type: ignore[operator, arg-type]
         return energy_forces(model, system, pairs).forces.reshape(-1, n, 3)  # type: ignore[arg-type]
 
     return general

@@ -2,8 +2,7 @@
 
 from mlmd.neighbors.cells import cell_pairs
 from mlmd.neighbors.grid import grid_pairs
-from mlmd.neighbors.kept import KeptPairs
 from mlmd.neighbors.pairs import Pairs
 from mlmd.neighbors.search import dense_pairs, neighbors, vesin_pairs
 
-__all__ = ["KeptPairs", "Pairs", "cell_pairs", "dense_pairs", "grid_pairs", "neighbors", "vesin_pairs"]
+__all__ = ["Pairs", "cell_pairs", "dense_pairs", "grid_pairs", "neighbors", "vesin_pairs"]
