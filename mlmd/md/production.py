@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +22,6 @@ from mlmd.md.simulate import simulate
 from mlmd.md.state import State, half_step_kT
 from mlmd.md.trajectory import Header, TrajectoryReader, TrajectoryWriter, file_of
 from mlmd.store import writable_folder
-from mlmd.system import System
 
 
 def produce(
@@ -36,7 +34,6 @@ def produce(
     every: int,
     seed: int = 0,
     snapshots_per_chunk: int = 50,
-    moves: Callable[[System, torch.Generator | None], System] | None = None,
     stop: Sequence[Callable[[State], Any]] = (),
     skin: float = 1.0,
     limits: Limits = Limits(),  # noqa: B008  (frozen)
@@ -50,8 +47,7 @@ def produce(
 
     Args:
         every: steps between two frames; the run must be a multiple of it. snapshots_per_chunk: frames between two checkpoints.
-        seed: of the noise. moves: (system, generator) -> system, Monte Carlo moves made before the dynamics towards every frame,
-            for instance :class:`~mlmd.md.pivot.PivotMoves`. stop, skin, limits, on_unstable, compile: as of :func:`simulate`.
+        seed: of the noise. stop, skin, limits, on_unstable, compile: as of :func:`simulate`.
 
     Yields:
         after each checkpoint ``{"step", "steps", "temperature" (K, half-step kinetic), "energy" (eV), "ns/day"}``, ns/day summed
@@ -67,8 +63,6 @@ def produce(
             f"steps={steps}, every={every}, snapshots_per_chunk={snapshots_per_chunk}: from step {state.step} on, steps must be "
             f"a multiple of every, for example {state.step + max(1, (steps - state.step) // max(every, 1)) * max(every, 1)}"
         )
-    if moves is not None and stop:
-        raise ValueError("stop and moves cannot be given together: end the loop over produce instead")
     folder = writable_folder(folder, "folder")
     generator = torch.Generator(state.system.positions.device).manual_seed(seed)
     keeper = _Keeper(folder, every, snapshots_per_chunk, generator, float(torch.as_tensor(integrator.dt).double().mean()))
@@ -76,17 +70,20 @@ def produce(
     if state.step >= steps:
         keeper.finish()
         return
-    arguments: dict[str, Any] = dict(stop=stop, skin=skin, limits=limits, on_unstable=on_unstable, compile=compile)
-    period, began, before = every * snapshots_per_chunk, time.perf_counter(), state.step
+    began, before = time.perf_counter(), state.step
     run = simulate(
         state,
         potential,
         integrator,
         steps - state.step,
-        every=period,
+        every=every * snapshots_per_chunk,
         report=[keeper.frames, keeper],
+        stop=stop,
         generator=generator,
-        **arguments,
+        skin=skin,
+        limits=limits,
+        on_unstable=on_unstable,
+        compile=compile,
     )
     try:
         for state in run:
@@ -103,25 +100,6 @@ def produce(
     except Unstable as error:
         write_sealed(folder / "last_good.ckpt", described(error.last_good, generator))
         raise
-
-
-def _with_moves(
-    state: State, steps: int, moves: Callable[[System, torch.Generator | None], System], keeper: _Keeper, **arguments: Any
-) -> Iterator[State]:
-    """Moves and dynamics in turn, a frame after each; yields at checkpoints and at the end, as :func:`simulate` would."""
-    begin, every, last = state.step, keeper.frames.every, state.step + steps
-    try:
-        while state.step < last:
-            system = moves(state.system, keeper.generator)
-            state = replace(state, system=system, energy=torch.full_like(state.energy, torch.nan))  # forces are evaluated anew
-            *_, state = simulate(state, steps=every, every=every, **arguments)
-            keeper.frames(state)
-            if (state.step - begin) % keeper.every == 0:
-                keeper(state)
-            if (state.step - begin) % keeper.every == 0 or state.step == last:
-                yield state
-    finally:
-        keeper.finish()
 
 
 def read_production(folder: str | Path) -> Tensor:
