@@ -92,6 +92,9 @@ def row(data: str, settings: Settings, kept: str | None = None) -> dict:
     (alpha_ref, alpha), (left_ref, left) = s.populations
     d_alpha, e_alpha = population_difference(alpha, alpha_ref)
     d_left, e_left = population_difference(left, left_ref)
+    left_region = REGIONS[data][1]
+    tenths = [[np.asarray(cv(part.flatten(0, 1).double())) for cv in cvs] for part in study.samples.tensor_split(10)]
+    shares = [left_region.contains(*values).mean() for values in tenths]
     report = study.forces
     worst = min(result.overlays, key=lambda o: o.overlap)
     forgotten = study.comparison.surface.start
@@ -107,6 +110,7 @@ def row(data: str, settings: Settings, kept: str | None = None) -> dict:
         "alpha_R CG - ref (points)": f"{d_alpha:+.1f} ± {e_alpha:.1f}",
         "phi>0 ref %": f"{100 * left_ref.fraction:.2f} ± {100 * left_ref.error:.2f}",
         "phi>0 CG - ref (points)": f"{d_left:+.2f} ± {e_left:.2f}",
+        "phi>0 % by tenths of the run": " ".join(f"{100 * share:.1f}" for share in shares),
         "worst 1-D overlap": f"{worst.overlap:.3f} ({worst.name})",
         "force fraction explained, prior / model": f"{report.explained(report.prior):.3f} / {report.explained(report.model):.3f}"
         if report
