@@ -227,32 +227,41 @@ def _sum_pairs(x, batch, cell, shifted, start, sender, parent, image, kind, firs
             if a != 0 or b != 0 or c != 0:
                 for d in range(3):
                     at[k, d] += a * box[0, d] + b * box[1, d] + c * box[2, d]
+    longest = 0
+    for i in range(n_rows):
+        longest = max(longest, start[i + 1] - start[i])
+    near, vector = np.empty(longest + 1, np.uint32), np.empty((longest + 1, 4), x.dtype)
     drop, several, squared = 23 - bits, first.shape[0] > 1, x.dtype.type(reach)
     for i in range(n_rows):
         xi, yi, zi, of_i = at[i, 0], at[i, 1], at[i, 2], of[i]
         fx = fy = fz = total = x.dtype.type(0)
-        for p in range(start[i], start[i + 1]):
+        count = 0
+        for p in range(start[i], start[i + 1]):  # pairs in reach, without a branch: which ones are cannot be predicted
             k = sender[p]
             dx, dy, dz = at[k, 0] - xi, at[k, 1] - yi, at[k, 2] - zi
             s = dx * dx + dy * dy + dz * dz
-            if s < squared:
-                number = np.float32(s).view(np.int32) >> drop
-                t = s - np.int32(number << drop).view(np.float32)
-                q = max(number - lowest, 0)
-                if several:
-                    q += first[of_i, of[k]]
-                q = np.uint32(q)
-                c1, c2, c3 = table[q, 1], table[q, 2], table[q, 3]
-                total += table[q, 0] + t * (c1 + t * (c2 + t * c3))
-                w = c1 + t * (c2 + c2 + t * (c3 + c3 + c3))
-                w += w
-                px, py, pz = w * dx, w * dy, w * dz
-                fx += px
-                fy += py
-                fz += pz
-                pull[k, 0] -= px
-                pull[k, 1] -= py
-                pull[k, 2] -= pz
+            near[count] = k
+            vector[count, 0], vector[count, 1], vector[count, 2], vector[count, 3] = dx, dy, dz, s
+            count += s < squared
+        for p in range(count):
+            k, dx, dy, dz, s = near[p], vector[p, 0], vector[p, 1], vector[p, 2], vector[p, 3]
+            number = np.float32(s).view(np.int32) >> drop
+            t = s - np.int32(number << drop).view(np.float32)
+            q = max(number - lowest, 0)
+            if several:
+                q += first[of_i, of[k]]
+            q = np.uint32(q)
+            c1, c2, c3 = table[q, 1], table[q, 2], table[q, 3]
+            total += table[q, 0] + t * (c1 + t * (c2 + t * c3))
+            w = c1 + t * (c2 + c2 + t * (c3 + c3 + c3))
+            w += w
+            px, py, pz = w * dx, w * dy, w * dz
+            fx += px
+            fy += py
+            fz += pz
+            pull[k, 0] -= px
+            pull[k, 1] -= py
+            pull[k, 2] -= pz
         pull[i, 0] += fx
         pull[i, 1] += fy
         pull[i, 2] += fz
