@@ -2,19 +2,21 @@ r"""Constant pressure: stochastic cell rescaling around any thermostat.
 
 The ensemble that is sampled: volumes with the weight :math:`V^n e^{-\beta(U+pV)}\,dV` at fixed fractional coordinates of the n
 particles, velocities Maxwellian and independent of the volume. An ideal gas has :math:`\langle V\rangle=(n+1)kT/p`, whether its
-total momentum is removed or not.
+total momentum is removed or not. Where bonds are rigid, particles are read as bodies (:mod:`mlmd.md.bodies`): fixed are the
+fractional coordinates of their centres of mass, and n is their number.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from mlmd.forces import Evaluation
+from mlmd.md.bodies import Bodies, centres, molecular_stress
 from mlmd.md.integrators import Force, Integrator, Noise, _positive, evaluate
 from mlmd.md.state import State
 from mlmd.md.thermostats import per_system
@@ -31,15 +33,26 @@ class Thermostat(Integrator, Protocol):
         ...
 
 
-def internal_pressure(system: System, kT: float | Tensor, stress: Tensor) -> Tensor:
+@runtime_checkable
+class Jointed(Protocol):
+    """An integrator that keeps bonds rigid."""
+
+    def bodies(self, system: System) -> Bodies:
+        """Particles that a change of the cell has to move as one."""
+        ...
+
+
+def internal_pressure(system: System, kT: float | Tensor, stress: Tensor, bodies: Bodies | None = None) -> Tensor:
     r"""(S, 3, 3) pressure tensor :math:`P=\frac{n\,kT}{V}1-\sigma` in eV/A^3, its kinetic part at its mean.
 
     Args:
         system: n particles in a volume V, per system.
         kT: eV, a number or one per system (S,).
         stress: (S, 3, 3) sigma of :func:`mlmd.forces.energy_forces` with ``stress=True``, in eV/A^3.
+        bodies: what n counts where bonds are rigid; the stress is then that of :func:`mlmd.md.bodies.molecular_stress`.
     """
-    n = segment_sum(torch.ones_like(system.masses), system.batch, system.n_systems)
+    batch = system.batch if bodies is None else bodies.batch
+    n = segment_sum(torch.ones_like(batch, dtype=stress.dtype), batch, system.n_systems)
     ideal = n * per_system(kT, system) / torch.linalg.det(system.cell).abs()
     return ideal[:, None, None] * torch.eye(3, dtype=stress.dtype, device=stress.device) - stress
 
@@ -83,12 +96,13 @@ SHAPES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Piston(NamedTuple):
-    """What :class:`CellRescaling` keeps: the memory of its thermostat, and constants (S,)."""
+    """What :class:`CellRescaling` keeps: the memory of its thermostat, constants (S,), and the bodies if bonds are rigid."""
 
     thermostat: NamedTuple
     kT: Tensor
     pressure: Tensor
     rate: Tensor  # compressibility every dt / time, A^3/eV
+    bodies: Bodies | None = None
 
     @property
     def kick(self) -> Tensor:
@@ -122,11 +136,12 @@ class CellRescaling:
     at fixed fractional coordinates and velocities, with the distribution of the module as its stationary one as
     :math:`\Delta/\tau\to0`. At finite :math:`\Delta` volumes fluctuate too much, their variance by a share of
     about :math:`\Delta\beta_T/2\tau\kappa` where :math:`\kappa` is the true compressibility: 1 % for 20 fs and 1 ps. An isotropic
-    pressure leaves the shape of a fluid free: "triclinic" is for solids. Rigid bonds would be stretched by the rescaling.
+    pressure leaves the shape of a fluid free: "triclinic" is for solids. Around :class:`mlmd.md.Constrained` molecules are moved as
+    a whole and not turned, and P is made of their centres of mass, so that rigid bonds stay and their forces are not needed.
 
     | symbol | argument | unit |
     |---|---|---|
-    | | thermostat | any integrator with a temperature kT: Langevin, CSVR, NoseHooverChain |
+    | | thermostat | any integrator with a temperature kT: Langevin, CSVR, NoseHooverChain, or Constrained around one of them |
     | p | pressure | eV/A^3 (``1 * bar``), may be negative |
     | beta_T | compressibility | A^3/eV (water: ``4.5e-5 / bar``); an estimate, it sets the pace only |
     | tau | time | fs, relaxation time of the volume if the compressibility is right |
@@ -171,7 +186,8 @@ class CellRescaling:
         kT, p, beta, time, dt = (per_system(v, system) for v in (self.kT, self.pressure, self.compressibility, self.time, self.dt))
         memory = state.memory.thermostat if isinstance(state.memory, Piston) else state.memory
         state = self.thermostat.init(replace(state, memory=memory))
-        return replace(state, memory=Piston(state.memory, kT, p, beta * self.every * dt / time))
+        bodies = self.thermostat.bodies(system) if isinstance(self.thermostat, Jointed) else None
+        return replace(state, memory=Piston(state.memory, kT, p, beta * self.every * dt / time, bodies))
 
     def couples(self, state: State) -> bool:
         """Whether the next step changes the cell."""
@@ -188,19 +204,28 @@ class CellRescaling:
         couples, last = self.couples(state), _Last(force)
         state = self.thermostat.step(replace(state, memory=c.thermostat), last if couples else force, noise.thermostat)
         if couples:
-            state = evaluate(replace(state, system=self._deformed(state.system, last.stress, c, noise)), force)
+            state = evaluate(replace(state, system=self._deformed(state.system, last.result, c, noise)), force)
         return replace(state, memory=c._replace(thermostat=state.memory))
 
-    def _deformed(self, system: System, stress: Tensor, c: Piston, noise: CellNoise) -> System:
-        pressure, volume = internal_pressure(system, c.kT, stress), torch.linalg.det(system.cell).abs()
+    def _deformed(self, system: System, result: Evaluation, c: Piston, noise: CellNoise) -> System:
+        stress = molecular_stress(system, result, c.bodies) if c.bodies is not None else result.stress
+        assert stress is not None
+        pressure, volume = internal_pressure(system, c.kT, stress, c.bodies), torch.linalg.det(system.cell).abs()
         excess = c.pressure - pressure.diagonal(dim1=-2, dim2=-1).mean(-1) - c.kT / (2 * volume)
         root = volume.sqrt() * (1 - 0.5 * c.rate * excess) + (0.5 * c.rate * c.kT).sqrt() * noise.volume
         ratio = root.square() / volume
         width = (2 * c.kT * c.rate / (3 * volume * ratio)).sqrt()[:, None, None]
         strain = SHAPES[self.shape](c.rate[:, None, None] / 3 * pressure + width * noise.shape)
         mu = _exponential(strain) * ratio[:, None, None] ** (1 / 3)
-        positions = torch.einsum("ni,nij->nj", system.positions, mu[system.batch])
-        return replace(system, positions=positions, cell=system.cell @ mu)
+        return replace(system, positions=_carried(system, mu, c.bodies), cell=system.cell @ mu)
+
+
+def _carried(system: System, mu: Tensor, bodies: Bodies | None) -> Tensor:
+    """Positions (N, 3) deformed with the cell, or moved with the centre of mass of their body."""
+    if bodies is None:
+        return torch.einsum("ni,nij->nj", system.positions, mu[system.batch])
+    there = centres(system, bodies)
+    return system.positions + (torch.einsum("ni,nij->nj", there, mu[system.batch]) - there)
 
 
 class _Last:
@@ -208,10 +233,8 @@ class _Last:
 
     def __init__(self, force: Force):
         self.force = force
-        self.stress: Tensor
+        self.result: Evaluation
 
     def __call__(self, system: System, stress: bool = False) -> Evaluation:
-        result = self.force(system, stress=True)
-        assert result.stress is not None
-        self.stress = result.stress
-        return result
+        self.result = self.force(system, stress=True)
+        return self.result

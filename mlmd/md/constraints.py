@@ -9,8 +9,8 @@ multipliers (matrix SHAKE), all clusters of one shape at once; the error is squa
 Ryckaert, Ciccotti and Berendsen, J. Comput. Phys. 23, 327 (1977) (SHAKE); Andersen, J. Comput. Phys. 52, 24 (1983) (RATTLE);
 Kraeutler, van Gunsteren and Huenenberger, J. Comput. Chem. 22, 501 (2001) (matrix SHAKE).
 
-Distances are plain differences of positions, so molecules must be whole: unwrapped, as ``simulate`` leaves them. The pressure of
-constraint forces is not computed: no barostat here.
+Distances are plain differences of positions, so molecules must be whole: unwrapped, as ``simulate`` leaves them. For constant
+pressure put :class:`mlmd.md.CellRescaling` around :class:`Constrained`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from mlmd.md.integrators import Columns, Force, Langevin, VelocityVerlet, drift, evaluate, kick, ornstein_uhlenbeck
+from mlmd.md.bodies import Bodies, joined
+from mlmd.md.integrators import Force, Halves, Langevin, Noise, VelocityVerlet, drift, evaluate, kick, ornstein_uhlenbeck
 from mlmd.md.state import State, moved
+from mlmd.md.thermostats import CSVR, NoseHooverChain, rescale
 from mlmd.segment import segment_sum
 from mlmd.system import System
 
@@ -245,24 +247,26 @@ def _lengths(x: Tensor, pairs: Tensor) -> Tensor:
 
 
 class _Memory(NamedTuple):
-    """The columns of the integrator inside, and the prepared constraints."""
+    """The memory of the integrator inside, and the prepared constraints."""
 
-    columns: Columns
+    inner: Any
     solvers: tuple[Solver, ...]
 
     @property
     def kick(self) -> Tensor:
-        return self.columns.kick
+        return self.inner.kick
 
 
 @dataclass(frozen=True, eq=False)
 class Constrained:
-    r"""Velocity Verlet or BAOAB Langevin dynamics on the surface where ``constraints`` hold.
+    r"""Dynamics on the surface where ``constraints`` hold.
 
     RATTLE for :class:`VelocityVerlet`, g-BAOAB with one drift per half step for :class:`Langevin` (Leimkuhler and Matthews,
     Proc. R. Soc. A 472, 20160138 (2016)). Velocities are projected at the end of a step only: a component along the constraint
     gradients at the beginning of a drift is absorbed by the multipliers of that drift, so projecting after the first kick or
-    after the noise as well would give the same trajectory.
+    after the noise as well would give the same trajectory. :class:`CSVR` and :class:`NoseHooverChain` act on the kinetic energy,
+    which must not hold such components, so they scale velocities where steps of RATTLE meet; degrees of freedom that the
+    constraints remove are not to be counted in ``removed`` of these.
 
     Where a constraint cannot be satisfied, a warning names it and the positions of its cluster become NaN, which ``simulate``
     treats as any runaway: the steps are repeated, the first limit passed is named, other systems are not touched.
@@ -272,26 +276,35 @@ class Constrained:
         constraints: one set of constraints, or several that share no particle (rigid water by SETTLE, the rest by SHAKE).
     """
 
-    integrator: VelocityVerlet | Langevin
+    integrator: VelocityVerlet | Langevin | CSVR | NoseHooverChain
     constraints: Constraint | Sequence[Constraint]
 
     def __post_init__(self) -> None:
-        if not isinstance(self.integrator, VelocityVerlet | Langevin):
-            raise ValueError(f"integrator={type(self.integrator).__name__}: constraints go with VelocityVerlet and Langevin")
+        if not isinstance(self.integrator, VelocityVerlet | Langevin | CSVR | NoseHooverChain):
+            raise ValueError(
+                f"integrator={type(self.integrator).__name__}: constraints go with VelocityVerlet, Langevin, CSVR and "
+                "NoseHooverChain; for constant pressure put CellRescaling around Constrained"
+            )
 
     @property
     def dt(self) -> float | Tensor:
+        """Time step in fs, a number or (S,)."""
         return self.integrator.dt
 
     @property
     def kT(self) -> float | Tensor:
-        if not isinstance(self.integrator, Langevin):
+        """Temperature of the integrator inside in eV, a number or (S,)."""
+        if isinstance(self.integrator, VelocityVerlet):
             raise AttributeError("kT: VelocityVerlet has no temperature")
         return self.integrator.kT
 
     def removed(self, system: System) -> Tensor:
         """(S,) degrees of freedom taken away."""
         return removed(system, self.constraints)
+
+    def bodies(self, system: System) -> Bodies:
+        """Particles that constraints join, which a change of the cell moves as one."""
+        return joined(system, torch.cat([c.bonds.pairs for c in _sets(self.constraints)]))
 
     def init(self, state: State) -> State:
         """The state with constants and prepared constraints in its memory.
@@ -303,28 +316,53 @@ class Constrained:
         _check_disjoint(sets, len(state.system))
         for c in sets:
             _check_satisfied(c.bonds, state.system)
-        columns = self.integrator.init(state).memory
-        return replace(state, memory=_Memory(columns, tuple(c.solver(state.system) for c in sets)))
+        memory = state.memory.inner if isinstance(state.memory, _Memory) else state.memory
+        inner = self._counted(state.system).init(replace(state, memory=memory)).memory
+        return replace(state, memory=_Memory(inner, tuple(c.solver(state.system) for c in sets)))
 
-    def noise(self, state: State, generator: torch.Generator | None) -> Tensor | None:
+    def noise(self, state: State, generator: torch.Generator | None) -> Noise:
         """Random numbers of the integrator inside."""
-        return self.integrator.noise(state, generator)
+        return self.integrator.noise(replace(state, memory=state.memory.inner), generator)
 
-    def step(self, state: State, force: Force, noise: Tensor | None = None) -> State:
+    def step(self, state: State, force: Force, noise: Noise = None) -> State:
         """One time step."""
-        c, solvers = state.memory
-        state = kick(state, c)
-        state = _drifts(state, c, solvers, noise)
-        state = kick(evaluate(state, force), c)
-        return replace(_projected(state, solvers), step=state.step + 1)
+        inner, solvers = state.memory
+        state = self._moved(replace(state, memory=inner), force, noise, solvers)
+        return replace(state, memory=_Memory(state.memory, solvers), step=state.step + 1)
+
+    def conserved(self, state: State) -> Tensor:
+        """(S,) what the integrator inside conserves, in eV; without a bath the energy."""
+        if isinstance(self.integrator, CSVR | NoseHooverChain):
+            return self.integrator.conserved(replace(state, memory=state.memory.inner))
+        return state.kinetic_energy + state.energy
+
+    def _counted(self, system: System) -> VelocityVerlet | Langevin | CSVR | NoseHooverChain:
+        """The integrator inside, told what the constraints remove if it counts degrees of freedom."""
+        if isinstance(self.integrator, CSVR | NoseHooverChain):
+            return replace(self.integrator, removed=self.integrator.removed + self.removed(system))
+        return self.integrator
+
+    def _moved(self, state: State, force: Force, noise: Noise, solvers: tuple[Solver, ...]) -> State:
+        if isinstance(self.integrator, NoseHooverChain):
+            return self.integrator._chain(_rattle(self.integrator._chain(state), force, None, solvers))
+        if isinstance(self.integrator, CSVR):
+            return _rattle(rescale(state, state.memory, noise), force, None, solvers)
+        return _rattle(state, force, noise, solvers)
 
 
-def _drifts(state: State, c: Columns, solvers: tuple[Solver, ...], noise: Tensor | None) -> State:
+def _rattle(state: State, force: Force, noise: Tensor | None, solvers: tuple[Solver, ...]) -> State:
+    """Velocity Verlet with positions and velocities on the constraint surface at its end; with noise, BAOAB."""
+    c = state.memory
+    state = _drifts(kick(state, c), c, solvers, noise)
+    return _projected(kick(evaluate(state, force), c), solvers)
+
+
+def _drifts(state: State, c: Halves, solvers: tuple[Solver, ...], noise: Tensor | None) -> State:
     """The drift of a whole step on the constraint surface, with the thermostat in its middle if there is noise."""
     if noise is None:
         return _shaken(state, drift(drift(state, c), c), 2 * c.half, solvers)
     state = _shaken(state, drift(state, c), c.half, solvers)
-    state = ornstein_uhlenbeck(state, c, noise)
+    state = ornstein_uhlenbeck(state, state.memory, noise)
     return _shaken(state, drift(state, c), c.half, solvers)
 
 

@@ -8,6 +8,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from mlmd.forces import Evaluation
 from mlmd.md import CSVR, Brownian, CellRescaling, Langevin, NoseHooverChain, rest, simulate, thermal_velocities
 from mlmd.md.barostats import SHAPES, _exponential, internal_pressure
 from mlmd.md.thermostats import SUZUKI_YOSHIDA, degrees_of_freedom
@@ -102,8 +103,8 @@ def test_fractional_coordinates_are_kept_when_the_cell_changes() -> None:
     barostat = CellRescaling(Langevin(0.1, KT, 0.1), 0.02, 40.0, 8.0, every=1, shape="triclinic")
     state = barostat.init(rest(system))
     noise = barostat.noise(state, torch.Generator().manual_seed(1))
-    stress = torch.zeros(3, 3, 3, dtype=torch.float64)
-    after = barostat._deformed(system, stress, state.memory, noise)
+    nothing = Evaluation(state.energy, state.forces, torch.zeros(3, 3, 3, dtype=torch.float64))
+    after = barostat._deformed(system, nothing, state.memory, noise)
     before = torch.linalg.solve(system.cell.mT[system.batch], system.positions[..., None])
     now = torch.linalg.solve(after.cell.mT[system.batch], after.positions[..., None])
     torch.testing.assert_close(before, now, rtol=1e-12, atol=1e-12)
