@@ -236,7 +236,7 @@ class _Engine:
         assert self.origin is not None
         if system.cell is not self.origin.cell:
             return False
-        farthest = torch.linalg.vector_norm(system.positions - self.origin.positions, torch.inf) * 3**0.5
+        farthest = (system.positions - self.origin.positions).abs_().max() * 3**0.5
         return float(farthest) * (1 + 1 / (self.age + 1)) <= self.slack
 
     def _wider(self, state: State) -> float:

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mlmd.md.integrators import Force, _positive, drift, evaluate, kick
-from mlmd.md.state import State, per_particle
+from mlmd.md.integrators import Force, _positive, drift, evaluate, halves, kick
+from mlmd.md.state import State
 from mlmd.segment import segment_sum
 from mlmd.system import System
 
@@ -60,7 +60,7 @@ SUZUKI_YOSHIDA: dict[int, tuple[float, ...]] = {
 
 
 class Chain(NamedTuple):
-    """What :class:`NoseHooverChain` keeps: columns (N, 1) of the step, constants (S,), and the chain's variables (S, M)."""
+    """What :class:`NoseHooverChain` keeps: factors (N, 3) of the step, constants (S,), and the chain's variables (S, M)."""
 
     kick: Tensor  # dt / (2 m)
     half: Tensor  # dt / 2
@@ -112,7 +112,7 @@ class NoseHooverChain:
     def init(self, state: State) -> State:
         system = state.system
         dt, kT, time = (per_system(v, system) for v in (self.dt, self.kT, self.time))
-        freedom, half = degrees_of_freedom(system, self.removed), per_particle(self.dt, system) / 2
+        freedom = degrees_of_freedom(system, self.removed)
         mass = (kT * time**2)[:, None].repeat(1, self.length)
         mass[:, 0] = mass[:, 0] * freedom
         old = state.memory
@@ -120,7 +120,7 @@ class NoseHooverChain:
             x, v = old.position, old.velocity
         else:
             x, v = torch.zeros_like(mass), torch.zeros_like(mass)
-        return replace(state, memory=Chain(half / system.masses[:, None], half, dt / 2, kT, freedom, mass, x, v))
+        return replace(state, memory=Chain(*halves(self.dt, system), dt / 2, kT, freedom, mass, x, v))
 
     def noise(self, state: State, generator: torch.Generator | None) -> None:
         return None
@@ -171,7 +171,7 @@ def _links(twice: Tensor, v: list[Tensor], mass: tuple[Tensor, ...], c: Chain, d
 
 
 class Bath(NamedTuple):
-    """What :class:`CSVR` keeps: columns (N, 1) of the step, constants (S,), and the heat taken up so far (S,) in eV."""
+    """What :class:`CSVR` keeps: factors (N, 3) of the step, constants (S,), and the heat taken up so far (S,) in eV."""
 
     kick: Tensor  # dt / (2 m)
     half: Tensor  # dt / 2
@@ -220,9 +220,9 @@ class CSVR:
     def init(self, state: State) -> State:
         system = state.system
         dt, kT, time = (per_system(v, system) for v in (self.dt, self.kT, self.time))
-        freedom, half = degrees_of_freedom(system, self.removed), per_particle(self.dt, system) / 2
+        freedom = degrees_of_freedom(system, self.removed)
         heat = state.memory.heat if isinstance(state.memory, Bath) else torch.zeros_like(kT, dtype=torch.float64)
-        return replace(state, memory=Bath(half / system.masses[:, None], half, torch.exp(-dt / time), kT, freedom, heat))
+        return replace(state, memory=Bath(*halves(self.dt, system), torch.exp(-dt / time), kT, freedom, heat))
 
     def noise(self, state: State, generator: torch.Generator | None) -> BathNoise:
         f = state.memory.freedom
