@@ -1,12 +1,15 @@
 """Rigid bonds against exact results and another engine."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from mlmd import units
 from mlmd.errors import Unstable
-from mlmd.md import Langevin, VelocityVerlet, rest, simulate, thermal_velocities
+from mlmd.md import CSVR, Langevin, NoseHooverChain, VelocityVerlet, rest, simulate, thermal_velocities
 from mlmd.md.constraints import Constrained, RigidBonds, constrain, constrained_kT
 from mlmd.md.settle import Settle
 from mlmd.segment import segment_sum
@@ -195,6 +198,53 @@ def test_kinetic_energy_is_shared_among_the_remaining_degrees_of_freedom():
     assert kinetic.mean().item() == pytest.approx(11 / 2 * kT, abs=float(4 * kinetic.mean(0).std() / np.sqrt(300)))
 
 
+def bound_chain(systems, integrator, seed=6):
+    """Chains of four rigid bonds on springs, whose motion is chaotic, warmed up."""
+    system, bonds = chain(systems)
+    g = torch.Generator().manual_seed(seed)
+    start = constrain(rest(system, thermal_velocities(system, 0.5, g)), bonds)
+    (warm,) = simulate(start, Anchor(), Constrained(Langevin(0.1, 0.5, 0.3), bonds), 150, every=150, generator=g)
+    return rest(warm.system, warm.velocities), bonds, Constrained(integrator, bonds), g
+
+
+@pytest.mark.parametrize("integrator", [CSVR(0.1, 0.5, 2.0), NoseHooverChain(0.1, 0.5, 2.0)], ids=lambda i: type(i).__name__)
+def test_thermostats_of_the_kinetic_energy_count_the_remaining_degrees_of_freedom(integrator):
+    """K/kT is Gamma(11/2); the potential energy is that of Langevin dynamics, which knows of no such count."""
+    start, bonds, constrained, g = bound_chain(256, integrator)
+    states = list(simulate(start, Anchor(), constrained, 600, every=20, generator=g))[5:]
+    energy = torch.stack([s.energy for s in states]).mean(0)
+    kinetic = torch.stack([s.kinetic_energy for s in states])
+    assert kinetic.mean().item() == pytest.approx(5.5 * 0.5, abs=float(4 * kinetic.mean(0).std() / 16))
+    assert stats.kstest(states[-1].kinetic_energy.numpy() / 0.5, stats.gamma(5.5).cdf).pvalue > 0.01
+    langevin = simulate(start, Anchor(), Constrained(Langevin(0.1, 0.5, 0.3), bonds), 600, every=20, generator=g)
+    other = torch.stack([s.energy for s in list(langevin)[5:]]).mean(0)
+    assert float(energy.mean() - other.mean()) == pytest.approx(0.0, abs=float(4 * (energy.var() + other.var()).sqrt() / 16))
+    assert float(bonds.error(states[-1].system).max()) < 1e-9
+
+
+@pytest.mark.parametrize("make", [lambda dt: CSVR(dt, 0.5, 2.0), lambda dt: NoseHooverChain(dt, 0.5, 2.0)], ids=["CSVR", "chain"])
+def test_the_conserved_quantity_of_a_thermostat_holds_to_second_order(make):
+    def spread(dt):
+        start, _, constrained, g = bound_chain(20, make(dt))
+        first = constrained.init(replace(start, energy=Anchor()(start.system, None)))
+        states = list(simulate(start, Anchor(), constrained, round(4 / dt), every=1, generator=g))
+        drift = torch.stack([constrained.conserved(s) for s in states]) - constrained.conserved(first)
+        return float(drift.square().mean().sqrt())
+
+    assert spread(0.04) / spread(0.02) == pytest.approx(4.0, rel=0.25)
+
+
+def test_a_chain_of_thermostats_retraces_its_path_on_rigid_bonds():
+    start, _, constrained, _ = bound_chain(2, NoseHooverChain(0.05, 0.5, 2.0))
+    (there,) = simulate(start, Anchor(), constrained, 100, every=100)
+    bath = there.memory.inner
+    turned = replace(
+        there, velocities=-there.velocities, memory=there.memory._replace(inner=bath._replace(velocity=-bath.velocity))
+    )
+    (back,) = simulate(turned, Anchor(), constrained, 100, every=100)
+    assert torch.allclose(back.system.positions, start.system.positions, atol=1e-6)
+
+
 def test_velocities_along_the_bonds_are_absorbed_by_the_drift():
     system, bonds = chain()
     g = torch.Generator().manual_seed(7)
@@ -294,14 +344,17 @@ def test_rattle_retraces_its_path_and_keeps_the_momentum():
     assert float(momentum.reshape(2, 5, 3).sum(1).abs().max()) < 1e-12
 
 
-def test_a_constrained_run_continued_is_the_run_that_never_stopped():
+@pytest.mark.parametrize(
+    "inner", [Langevin(0.1, 0.5, 0.5), CSVR(0.1, 0.5, 1.0), NoseHooverChain(0.1, 0.5, 1.0)], ids=lambda i: type(i).__name__
+)
+def test_a_constrained_run_continued_is_the_run_that_never_stopped(inner):
     system, bonds = chain(2)
     start = constrain(rest(system, thermal_velocities(system, 0.5, torch.Generator().manual_seed(11))), bonds)
     ends = []
     for parts in ([60], [13, 47]):
         state, g = start, torch.Generator().manual_seed(12)
         for steps in parts:  # a new integrator each time: constraints are prepared anew
-            (state,) = simulate(state, Field(0.1), Constrained(Langevin(0.1, 0.5, 0.5), bonds), steps, every=steps, generator=g)
+            (state,) = simulate(state, Field(0.1), Constrained(inner, bonds), steps, every=steps, generator=g)
         ends.append(state)
     assert torch.equal(ends[0].system.positions, ends[1].system.positions)
     assert torch.equal(ends[0].velocities, ends[1].velocities)
