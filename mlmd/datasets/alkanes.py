@@ -113,6 +113,51 @@ def opls_system(top: mdtraj.Topology, *, hydrogen_mass: float | None = None) -> 
     return system
 
 
+def opls_liquid(top: mdtraj.Topology, *, edge: float, cutoff: float = 10.0) -> Any:
+    """``openmm.System`` of liquid alkanes: bonds to hydrogen rigid, smooth particle mesh Ewald, Lennard-Jones with tail correction.
+
+    Args:
+        top: atoms C and H with bonds; edge: of the cubic box in A; cutoff: A.
+
+    Raises:
+        MissingExtra: without OpenMM.
+        ValueError: as :func:`opls_system`, or a box smaller than twice the cutoff.
+    """
+    mm = require("openmm", extra="reference")
+    if edge < 2 * cutoff:
+        raise ValueError(f"edge={edge:.4g} A is less than twice cutoff={cutoff:g} A: take more molecules or a shorter cutoff")
+    system = opls_system(top)
+    system.setDefaultPeriodicBoxVectors(*(np.eye(3) * edge * _NM))
+    for force in system.getForces():
+        if isinstance(force, mm.NonbondedForce):
+            force.setNonbondedMethod(mm.NonbondedForce.PME)
+            force.setCutoffDistance(cutoff * _NM)
+        elif isinstance(force, mm.CustomNonbondedForce):
+            force.setNonbondedMethod(mm.CustomNonbondedForce.CutoffPeriodic)
+            force.setCutoffDistance(cutoff * _NM)
+            force.setUseLongRangeCorrection(True)
+        elif isinstance(force, mm.HarmonicBondForce):
+            _make_rigid(system, force, rigid_bonds(top))
+    system.addForce(mm.CMMotionRemover(100))
+    return system
+
+
+def rigid_bonds(top: mdtraj.Topology) -> list[tuple[int, int]]:
+    """Bonds to hydrogen, i < j."""
+    pairs = ((min(a.index, b.index), max(a.index, b.index)) for a, b in top.bonds if "H" in (a.element.symbol, b.element.symbol))
+    return sorted(pairs)
+
+
+def _make_rigid(system: Any, force: Any, pairs: list[tuple[int, int]]) -> None:
+    """Hold these bonds at their rest length, and take their spring away."""
+    rigid = set(pairs)
+    for k in range(force.getNumBonds()):
+        i, j, r0, _ = force.getBondParameters(k)
+        if (min(i, j), max(i, j)) in rigid:
+            system.addConstraint(i, j, r0)
+            force.setBondParameters(k, i, j, r0, 0.0)
+
+
 def _alkane_symbols(top: mdtraj.Topology) -> list[str]:
     symbols = [a.element.symbol for a in top.atoms]
     degree = np.bincount([i for a, b in top.bonds for i in (a.index, b.index)], minlength=len(symbols))
@@ -190,15 +235,17 @@ def _nonbonded(
     neighbours: list[list[int]],
     torsions: list[tuple[int, int, int, int]],
 ) -> tuple[Any, Any]:
-    coulomb, dispersion = mm.NonbondedForce(), mm.CustomNonbondedForce("4*sqrt(e1*e2)*(x^2-x); x=(sqrt(s1*s2)/r)^6")
-    dispersion.addPerParticleParameter("s")
-    dispersion.addPerParticleParameter("e")
+    # geometric means make both powers products: 4 eps sigma^12 = a1 a2 and 4 eps sigma^6 = c1 c2
+    coulomb, dispersion = mm.NonbondedForce(), mm.CustomNonbondedForce("a1*a2*y*y - c1*c2*y; y=1/(r2*r2*r2); r2=r*r")
+    dispersion.addPerParticleParameter("a")
+    dispersion.addPerParticleParameter("c")
     charge = [HYDROGEN_CHARGE if s == "H" else -HYDROGEN_CHARGE * sum(symbols[j] == "H" for j in neighbours[i])
               for i, s in enumerate(symbols)]  # fmt: skip
     for s, q in zip(symbols, charge, strict=True):
         sigma, epsilon = LENNARD_JONES[s]
         coulomb.addParticle(q, 1.0, 0.0)
-        dispersion.addParticle([sigma * _NM, epsilon * _KJ])
+        depth = (4 * epsilon * _KJ) ** 0.5
+        dispersion.addParticle([depth * (sigma * _NM) ** 6, depth * (sigma * _NM) ** 3])
     near = {(min(p), max(p)) for p in bonds} | {(min(p), max(p)) for around in neighbours for p in combinations(around, 2)}
     for i, j in sorted(near):
         coulomb.addException(i, j, 0.0, 1.0, 0.0)

@@ -1,7 +1,7 @@
 """Long runs as numbered files: each is whole or absent, holds the exact state at its end, and the next one starts from there.
 
-``chunk_00000.npz``, ...: positions (frames, n, 3) in nm with the centroid at the origin, forces in kJ/mol/nm, energies in kJ/mol, and
-``state``, positions and velocities in float64 in the sampler's own units. ``settings.json`` tells how the run was made.
+``chunk_00000.npz``, ...: positions (frames, n, 3) in nm with the centroid at the origin, forces in kJ/mol/nm, energies in kJ/mol, for periodic
+systems ``cell`` (frames, 3, 3) in nm, and ``state``, positions and velocities in float64 in the sampler's own units. ``settings.json`` tells how the run was made.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def write_chunk(
 
 
 def read_chunks(folder: str | Path) -> dict[str, np.ndarray]:
-    """All frames of a run: positions (nm), forces (kJ/mol/nm), energies (kJ/mol), and the mean exchange acceptance if any.
+    """All frames of a run: positions (nm), forces (kJ/mol/nm), energies (kJ/mol), and, if any, cell (nm) and mean exchange acceptance.
 
     Raises:
         ValueError: if there is no chunk.
@@ -67,10 +67,10 @@ def read_chunks(folder: str | Path) -> dict[str, np.ndarray]:
     parts: dict[str, list[np.ndarray]] = {}
     for path in paths:
         with np.load(path) as chunk:
-            for key in ("positions", "forces", "energies", "acceptance"):
+            for key in ("positions", "forces", "energies", "cell", "acceptance"):
                 if key in chunk:
                     parts.setdefault(key, []).append(chunk[key])
-    out: dict[str, np.ndarray] = {k: np.concatenate(parts[k]) for k in ("positions", "forces", "energies")}
+    out: dict[str, np.ndarray] = {k: np.concatenate(v) for k, v in parts.items() if k != "acceptance"}
     if "acceptance" in parts:
         out["acceptance"] = np.mean(parts["acceptance"])
     return out

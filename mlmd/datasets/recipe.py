@@ -12,6 +12,7 @@ import torch
 
 from mlmd import units
 from mlmd.datasets.chunks import read_chunks
+from mlmd.datasets.liquids import measured_density
 from mlmd.frames import Frames
 
 if TYPE_CHECKING:
@@ -62,7 +63,9 @@ class Recipe:
     """How the frames of one data set are made.
 
     ``sample(folder, n_frames, seed)`` writes chunks into the folder, resumes a run it finds there, and yields the number of frames
-    stored. ``settings`` (text and numbers: force field, time step, ...) go into the provenance.
+    stored. ``settings`` (text and numbers: force field, time step, ...) go into the provenance. ``constraints`` lists the pairs of atoms
+    that were held at their distance, ``sites`` gives masses (eV fs^2/A^2) and integer types where they are not those of the elements, and
+    ``resized(n_molecules)`` is the same recipe for another number of molecules, where there is one.
     """
 
     info: DatasetInfo
@@ -71,6 +74,9 @@ class Recipe:
     settings: dict[str, Any]
     frame_ps: float
     engine: Callable[[], str]
+    constraints: Callable[[], list[tuple[int, int]]] | None = None
+    sites: Callable[[], tuple[torch.Tensor, torch.Tensor]] | None = None
+    resized: Callable[[int], Recipe] | None = None
 
     def collect(self, *folders: str | Path, skip: int = 0, n_frames: int | None = None) -> Frames:
         """Frames of the given runs one after another, without the first ``skip`` of each, at most ``n_frames`` in all.
@@ -88,9 +94,15 @@ class Recipe:
 
         positions = join("positions", units.nm)
         acceptance = [round(float(r["acceptance"]), 4) for r in runs if "acceptance" in r]
+        rigid = None if self.constraints is None else torch.tensor(self.constraints()).reshape(-1, 2)
+        masses, types = (None, None) if self.sites is None else self.sites()
         return Frames(
             positions=positions,
             topology=self.topology(),
+            cell=join("cell", units.nm) if "cell" in runs[0] else None,
+            constraints=rigid,
+            masses=masses,
+            types=types,
             forces=join("forces", units.kJ_mol / units.nm),
             energies=join("energies", units.kJ_mol),
             time=torch.arange(len(positions), dtype=torch.float64) * (self.frame_ps * units.ps),
@@ -99,5 +111,12 @@ class Recipe:
                 "data set": self.info.name, "source": self.info.source, "engine": self.engine(), "frames of each run": size,
                 "dropped at the start of each run": skip, "exchange acceptance": acceptance, **self.settings,
                 "runs": [json.loads((Path(f) / "settings.json").read_text()) for f in folders],
+                **_densities(folders),
             },
         )  # fmt: skip
+
+
+def _densities(folders: tuple[str | Path, ...]) -> dict[str, Any]:
+    """Densities of runs that began at constant pressure, g/cm^3, and the standard error."""
+    found = [measured_density(f) for f in folders if any(Path(f).glob("equilibration_*.npz"))]
+    return {"density at constant pressure / g/cm3": [[round(d.mean, 5), round(d.error, 5)] for d in found]} if found else {}

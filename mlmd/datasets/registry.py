@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mlmd.datasets import alanine, propane, terphenyl
+from mlmd.datasets import alanine, ethane, propane, terphenyl
 from mlmd.datasets.recipe import DatasetInfo, Progress, Recipe
 from mlmd.frames import Frames
 from mlmd.io.packed import unpack
 
-RECIPES: dict[str, Recipe] = {r.info.name: r for r in (alanine.RECIPE, propane.RECIPE, terphenyl.RECIPE)}
+RECIPES: dict[str, Recipe] = {r.info.name: r for r in (alanine.RECIPE, propane.RECIPE, ethane.RECIPE, terphenyl.RECIPE)}
 
 
 def available() -> list[DatasetInfo]:
