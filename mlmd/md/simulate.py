@@ -134,6 +134,7 @@ class _Engine:
     pairs: Pairs | None = None
     origin: System | None = None  # where the list was built
     slack: float = 0.0  # how far particles may stray from there
+    measured: tuple[Tensor, float] | None = None  # a cell, and half of its smallest width
     age: int = 0  # steps since
     guard: Guard = field(init=False)
     step: Step = field(init=False)
@@ -167,10 +168,17 @@ class _Engine:
         if slack is not None:
             reach, self.slack = self.potential.cutoff + 2 * slack, slack
         elif system.periodic:
-            room = float(torch.where(system.pbc, widths(system.cell), torch.full_like(system.cell[..., 0], torch.inf)).min()) / 2
+            room = self._room(system)
             if self.potential.cutoff < room < reach:
                 reach, self.slack = room, (room - self.potential.cutoff) / 2
         self.pairs, self.origin, self.age = neighbors(system, reach), system, 0
+
+    def _room(self, system: System) -> float:
+        """Half the smallest width of the periodic cells."""
+        if self.measured is None or self.measured[0] is not system.cell:
+            wide = torch.where(system.pbc, widths(system.cell), torch.full_like(system.cell[..., 0], torch.inf))
+            self.measured = system.cell, float(wide.min()) / 2
+        return self.measured[1]
 
     def advance(self, state: State, steps: int, generator: torch.Generator | None) -> State:
         """``steps`` steps on, looking at the limits wherever the step count is a multiple of 10, and at the end."""

@@ -21,43 +21,65 @@ def cell_pairs(system: System, cutoff: float) -> RowPairs:
     Raises:
         ValueError: if a periodic cell has no volume.
     """
-    x, counts = system.positions.double().contiguous().numpy(), torch.bincount(system.batch, minlength=system.n_systems).numpy()
+    x, n_systems = system.positions.double().contiguous().numpy(), system.n_systems
+    counts = np.full(n_systems, system.size) if system.size is not None else np.bincount(system.batch.numpy(), minlength=n_systems)
+    cell = np.tile(np.eye(3), (n_systems, 1, 1))
     if system.periodic:
-        cell = completed(system.cell, system.pbc).double().contiguous()
-        if bool((torch.linalg.det(cell).abs() < 1e-9).any()):
-            periodic_widths(system.cell, system.pbc)  # refuses it
-        inverse = torch.linalg.inv(cell).contiguous()
-        width = 1.0 / inverse.norm(dim=-2)
-    else:
-        cell = inverse = torch.eye(3, dtype=torch.float64).repeat(system.n_systems, 1, 1)
-        width = torch.ones(system.n_systems, 3, dtype=torch.float64)
+        cell = completed(system.cell, system.pbc).double().contiguous().numpy()
+    inverse, width = np.empty((n_systems, 3, 3)), np.empty((n_systems, 3))
+    if _lattices(cell, inverse, width) < 1e-9:
+        periodic_widths(system.cell, system.pbc)  # refuses it
+    boxes = (cell, inverse, width, system.pbc.numpy())
     room = 64  # pairs per particle; doubled until all fit
     while True:
-        start, sender = np.zeros(len(x) + 1, np.int32), np.empty(room * len(x) + 64, np.uint32)
+        number, bounds = np.empty(len(x), np.int32), np.empty(len(x) + 1, np.int64)
+        sender, near = np.empty(room * len(x) + 64, np.uint32), np.empty((3, 16 * room))
         parent, image = np.empty((1 + room // 6) * len(x) + 64, np.uint32), np.zeros(((1 + room // 6) * len(x) + 64, 3), np.int32)
         ghost = np.empty((room + 8) * int(counts.max()) + 64, np.int32)
-        found, known = _rows(
-            x,
-            counts,
-            cell.numpy(),
-            inverse.numpy(),
-            width.numpy(),
-            system.pbc.numpy(),
-            float(cutoff),
-            start,
-            sender,
-            parent,
-            image,
-            ghost,
-        )
-        if found >= 0:
-            return RowPairs(Rows(start, sender[:found], parent[:known], image[:known]))
+        known = _rows(x, counts, *boxes, float(cutoff), number, bounds, sender, near, parent, image, ghost)
+        if known >= 0:
+            start, sender = _in_order(number, bounds, sender)
+            return RowPairs(Rows(start, sender, parent[:known], image[:known]))
         room *= 2
 
 
 @jit
-def _rows(x, counts, cells, inverses, widths, periodic, cutoff, start, sender, parent, image, ghost):
-    """Fill the rows; (pairs, particles and images), or (-1, 0) where an array is too short. No array is replaced inside: that is slow."""
+def _lattices(cells, inverses, widths):
+    """Inverses and distances between opposite faces of cells (S, 3, 3) by products of their vectors; the smallest volume."""
+    smallest = np.inf
+    for k in range(len(cells)):
+        for a in range(3):
+            b, c = cells[k, (a + 1) % 3], cells[k, (a + 2) % 3]
+            x, y, z = b[1] * c[2] - b[2] * c[1], b[2] * c[0] - b[0] * c[2], b[0] * c[1] - b[1] * c[0]
+            volume = cells[k, a, 0] * x + cells[k, a, 1] * y + cells[k, a, 2] * z
+            inverses[k, 0, a], inverses[k, 1, a], inverses[k, 2, a] = x / volume, y / volume, z / volume
+            widths[k, a] = abs(volume) / np.sqrt(x * x + y * y + z * z)
+            smallest = min(smallest, abs(volume))
+    return smallest
+
+
+@jit
+def _in_order(number, bounds, sender):
+    """Row k of ``bounds`` (N + 1,), which is that of particle number[k], to the place of its particle."""
+    n = len(number)
+    start, out = np.zeros(n + 1, np.int32), np.empty(bounds[n], np.uint32)
+    for k in range(n):
+        start[number[k] + 1] = bounds[k + 1] - bounds[k]
+    for i in range(n):
+        start[i + 1] += start[i]
+    for k in range(n):
+        to = start[number[k]]
+        out[to : to + bounds[k + 1] - bounds[k]] = sender[bounds[k] : bounds[k + 1]]
+    return start, out
+
+
+@jit
+def _rows(x, counts, cells, inverses, widths, periodic, cutoff, number, bounds, sender, near, parent, image, ghost):
+    """Fill the rows, cell by cell; row k is that of particle ``number[k]``. All that half of the surroundings of a cell hold is copied
+    to ``near`` once and then compared with each of its particles.
+
+    Returns how many particles and images there are, -1 where an array is too short. No array is replaced inside: that is slow.
+    """
 
     def lap(c, n):  # whole periods of n in c, and what is left; divisions of integers are slow
         turns = 0
@@ -73,12 +95,13 @@ def _rows(x, counts, cells, inverses, widths, periodic, cutoff, start, sender, p
     for i in range(n_all):
         parent[i] = i
     found, known, first, side, squared = 0, n_all, 0, 0.5 * cutoff, cutoff * cutoff
-    y = np.empty((n_all, 3))  # positions in the cell, sorted by grid cell
-    order, place = np.empty(n_all, np.uint32), np.empty(n_all, np.int32)
+    y = np.empty((3, n_all))  # positions in the cell, sorted by grid cell
+    who, squares = np.empty(near.shape[1], np.int32), np.empty(near.shape[1])
+    bounds[0] = 0
     home = np.empty((n_all, 3), np.int32)
     begin = np.zeros(counts.max() + 16, np.int32)
     low, high, width = np.empty(3), np.empty(3), np.empty(3)
-    grid, reach, laps = np.empty(3, np.int64), np.empty(3, np.int64), np.zeros(3, np.int64)
+    grid, reach, laps, stride = np.empty(3, np.int64), np.empty(3, np.int64), np.zeros(3, np.int64), np.zeros(3, np.int64)
     for system in range(len(counts)):
         n = counts[system]
         for a in range(3):
@@ -95,98 +118,113 @@ def _rows(x, counts, cells, inverses, widths, periodic, cutoff, start, sender, p
                     image[i, a] = -np.int32(whole)
                 else:
                     low[a], high[a] = min(low[a], s), max(high[a], s)
-                y[i, a] = s
+                y[a, i] = s
         product = 1.0
         for a in range(3):
             width[a] = widths[system, a] * max(0.0, high[a] - low[a])
             product *= max(1.0, np.floor(width[a] / side))
         shrink = max(1.0, product / (n + 8.0)) ** (1.0 / 3.0)  # sparse systems: wider cells, so that there are about n
-        number = 1
+        many = 1
         for a in range(3):
-            grid[a] = min(max(1, int(width[a] / (side * shrink))), max(1, (n + 8) // number))
-            number *= grid[a]
+            grid[a] = min(max(1, int(width[a] / (side * shrink))), max(1, (n + 8) // many))
+            many *= grid[a]
             reach[a] = int(np.ceil(cutoff * grid[a] / width[a] * (1.0 + 1e-12))) if width[a] > 0 else 0
             if not periodic[system, a]:
                 reach[a] = min(reach[a], grid[a] - 1)
             laps[a] = (reach[a] + grid[a] - 1) // grid[a] if periodic[system, a] else 0  # how many periods away an image can be
+        stride[0], stride[1], stride[2] = (2 * laps[1] + 1) * (2 * laps[2] + 1), 2 * laps[2] + 1, 1
+        here = laps[0] * stride[0] + laps[1] * stride[1] + laps[2]
         kinds = (2 * laps[0] + 1) * (2 * laps[1] + 1) * (2 * laps[2] + 1)
         if kinds * n > len(ghost):
-            return -1, 0
+            return -1
         ghost[: kinds * n] = -1
-        begin[: number + 1] = 0
+        for i in range(n):
+            ghost[here * n + i] = first + i
+        begin[: many + 1] = 0
         for i in range(first, first + n):
             for a in range(3):
                 extent = high[a] - low[a]
-                g = int((y[i, a] - low[a]) / extent * grid[a]) if extent > 0 else 0
+                g = int((y[a, i] - low[a]) / extent * grid[a]) if extent > 0 else 0
                 home[i, a] = min(max(g, 0), grid[a] - 1)
             begin[(home[i, 0] * grid[1] + home[i, 1]) * grid[2] + home[i, 2] + 1] += 1
-        for c in range(number):
+        for c in range(many):
             begin[c + 1] += begin[c]
         for i in range(first, first + n):
             c = (home[i, 0] * grid[1] + home[i, 1]) * grid[2] + home[i, 2]
-            place[i] = first + begin[c]
-            order[place[i]] = i
+            number[first + begin[c]] = i
             begin[c] += 1
-        for c in range(number, 0, -1):
+        for c in range(many, 0, -1):
             begin[c] = begin[c - 1]
         begin[0] = 0
         for p in range(first, first + n):
-            i = order[p]
+            i = number[p]
             for d in range(3):
                 at = x[i, d]
                 for a in range(3):
                     at += image[i, a] * cells[system, a, d]
-                y[p, d] = at
+                y[d, p] = at
         gx, gy, gz, rx, ry, rz = grid[0], grid[1], grid[2], reach[0], reach[1], reach[2]
         turn_x, turn_y, turn_z = periodic[system, 0], periodic[system, 1], periodic[system, 2]
-        for i in range(first, first + n):
-            px, py, pz = y[place[i], 0], y[place[i], 1], y[place[i], 2]
-            for ox in range(rx + 1):  # one half of the surroundings
-                lx, cx = lap(home[i, 0] + ox, gx)
+        for c in range(many):
+            h0, h1 = first + begin[c], first + begin[c + 1]
+            if h0 == h1:
+                continue
+            hx, hy, hz = c // (gy * gz), c // gz % gy, c % gz
+            size = 0
+            for ox in range(rx + 1):  # one half of the surroundings, the cell itself first
+                lx, cx = lap(hx + ox, gx)
                 if lx != 0 and not turn_x:
                     continue
                 for oy in range(0 if ox == 0 else -ry, ry + 1):
-                    ly, cy = lap(home[i, 1] + oy, gy)
+                    ly, cy = lap(hy + oy, gy)
                     if ly != 0 and not turn_y:
                         continue
-                    line, own = (cx * gy + cy) * gz, ox == 0 and oy == 0
-                    z, last = home[i, 2] - (0 if own else rz), home[i, 2] + rz
+                    line = (cx * gy + cy) * gz
+                    z, last = hz - (0 if ox == 0 and oy == 0 else rz), hz + rz
                     if not turn_z:
                         z, last = max(z, 0), min(last, gz - 1)
                     while z <= last:  # cells in a row along z lie in a row in memory, up to the end of the period
                         lz, cz = lap(z, gz)
                         stop = min(last, z - cz + gz - 1)
                         p0, p1 = first + begin[line + cz], first + begin[line + cz + stop - z + 1]
-                        if own and z == home[i, 2]:
-                            p0 = place[i] + 1
                         z = stop + 1
-                        if p1 <= p0:
-                            continue
-                        if found + p1 - p0 > len(sender):
-                            return -1, 0
-                        qx = lx * cells[system, 0, 0] + ly * cells[system, 1, 0] + lz * cells[system, 2, 0] - px
-                        qy = lx * cells[system, 0, 1] + ly * cells[system, 1, 1] + lz * cells[system, 2, 1] - py
-                        qz = lx * cells[system, 0, 2] + ly * cells[system, 1, 2] + lz * cells[system, 2, 2] - pz
-                        before = found
-                        for p in range(p0, p1):
-                            dx, dy, dz = y[p, 0] + qx, y[p, 1] + qy, y[p, 2] + qz
-                            sender[found] = order[p]
-                            found += dx * dx + dy * dy + dz * dz < squared
-                        if lx == 0 and ly == 0 and lz == 0:
-                            continue
-                        kind = ((lx + laps[0]) * (2 * laps[1] + 1) + ly + laps[1]) * (2 * laps[2] + 1) + lz + laps[2]
-                        if known + found - before > len(parent):
-                            return -1, 0
-                        for f in range(before, found):  # images are numbered when they are first met
-                            j = sender[f]
-                            k = ghost[kind * n + j - first]
-                            if k < 0:
-                                k = known
-                                known += 1
-                                parent[k] = j
-                                image[k, 0], image[k, 1], image[k, 2] = image[j, 0] + lx, image[j, 1] + ly, image[j, 2] + lz
-                                ghost[kind * n + j - first] = k
-                            sender[f] = k
-            start[i + 1] = found
+                        if size + p1 - p0 > len(squares):
+                            return -1
+                        qx = lx * cells[system, 0, 0] + ly * cells[system, 1, 0] + lz * cells[system, 2, 0]
+                        qy = lx * cells[system, 0, 1] + ly * cells[system, 1, 1] + lz * cells[system, 2, 1]
+                        qz = lx * cells[system, 0, 2] + ly * cells[system, 1, 2] + lz * cells[system, 2, 2]
+                        offset = np.int32((here + lx * stride[0] + ly * stride[1] + lz) * n - first)
+                        wx, wy, wz, wn = y[0, p0:p1], y[1, p0:p1], y[2, p0:p1], number[p0:p1]
+                        ax, ay, az, an = near[0, size:], near[1, size:], near[2, size:], who[size:]
+                        for p in range(p1 - p0):
+                            ax[p], ay[p], az[p], an[p] = wx[p] + qx, wy[p] + qy, wz[p] + qz, wn[p] + offset
+                        size += p1 - p0
+            for k in range(h0, h1):
+                if found + size > len(sender):
+                    return -1
+                px, py, pz, after = y[0, k], y[1, k], y[2, k], k - h0 + 1
+                ax, ay, az = near[0, after:size], near[1, after:size], near[2, after:size]
+                for q in range(size - after):
+                    dx, dy, dz = ax[q] - px, ay[q] - py, az[q] - pz
+                    squares[q] = dx * dx + dy * dy + dz * dz
+                row, count = sender[found:], 0
+                for q in range(size - after):
+                    row[np.uint32(count)] = after + q
+                    count += squares[q] < squared
+                found += count
+                for f in range(count):
+                    name = who[row[f]]
+                    j = ghost[name]
+                    if j < 0:  # images are numbered when they are first met
+                        if known == len(parent):
+                            return -1
+                        kind, j = name // n, known
+                        parent[j] = first + name % n
+                        for a in range(3):
+                            image[j, a] = image[parent[j], a] + kind // stride[a] % (2 * laps[a] + 1) - laps[a]
+                        ghost[name] = j
+                        known += 1
+                    row[f] = j
+                bounds[k + 1] = found
         first += n
-    return found, known
+    return known
