@@ -41,6 +41,14 @@ class Unstable(RuntimeError):
         self.quantity, self.value, self.atom = quantity, value, atom
 
 
+class Diverging(RuntimeError):
+    """An iterative method grows worse instead of better; ``last_good`` is its best iteration so far, None if there is none."""
+
+    def __init__(self, message: str, last_good: Any = None):
+        super().__init__(message)
+        self.last_good = last_good
+
+
 class StopSimulation(Exception):
     """Raised by a reporter to end a simulation at this step without an error."""
 

@@ -1,0 +1,59 @@
+"""Relative entropy for pair splines: Newton's method with the analytic Hessian of a potential that is linear in its coefficients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlmd.cg.inverse_monte_carlo import check_newton, newton
+from mlmd.cg.liquid_sampler import FINE, Sample
+from mlmd.cg.pair_splines import PairSplines
+from mlmd.cg.structure_loop import limited
+from mlmd.cg.target_rdf import TargetRDF
+
+
+@dataclass(frozen=True)
+class PairRelativeEntropy:
+    r"""Newton's method on the relative entropy :math:`S_{rel}` (Shell, J. Chem. Phys. 129, 144108 (2008); Chaimovich and Shell,
+    J. Chem. Phys. 134, 094112 (2011)) of :math:`U=\sum_kU_kS_k`, S_k the sum of the k-th function of the basis over all pairs:
+
+    .. math:: \partial_kS_{rel}=\beta\left(\langle S_k\rangle_{ref}-\langle S_k\rangle\right),\qquad
+        \partial_k\partial_lS_{rel}=\beta^2\,\mathrm{cov}(S_k,S_l)
+
+    Second derivatives of U vanish, so the Hessian is positive and the minimum unique. With one function per bin this is inverse
+    Monte Carlo; with fewer functions than bins it fits g in the sense of the basis. The reference enters through its g(r) alone:
+    sums over it are taken bin by bin, with the mean of a function in a bin.
+
+    Args:
+        kT: eV. width: expected size of a correction in kT, as in inverse Monte Carlo. step: factor on it (chi).
+        largest: limit of a correction in kT.
+    """
+
+    kT: float
+    width: float = 0.3
+    step: float = 0.5
+    largest: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_newton(self.kT, self.width, self.step, self.largest)
+
+    def __call__(self, sample: Sample, target: TargetRDF, basis: PairSplines) -> Tensor:
+        """The next values (R, I) in eV."""
+        means = bin_means(target, basis)
+        seen = target.sampled & (target.r < basis.cutoff)
+        excess = ((sample.counts.mean(0) - target.g * sample.ideal) * (seen | (sample.g > 0))) @ means
+        solved = newton(sample.covariance(sample.sums, sample.sums), excess.ravel(), len(sample.counts), self.width)
+        change = torch.from_numpy(self.kT * self.step * solved).reshape(basis.shape)
+        return sample.values + limited(change, self.largest * self.kT)
+
+
+def bin_means(target: TargetRDF, basis: PairSplines) -> np.ndarray:
+    """(B, I) mean of every function of the basis over the shell of every bin of the target."""
+    parts = np.linspace(target.edges[:-1], target.edges[1:], FINE + 1, axis=1)
+    volume = np.diff(parts**3, axis=1)
+    middle = (parts[:, 1:] + parts[:, :-1]) / 2
+    value = basis.functions(torch.from_numpy(middle.ravel()))[0].numpy().reshape(*middle.shape, -1)
+    return (value * volume[..., None]).sum(1) / volume.sum(1)[:, None]

@@ -1,0 +1,140 @@
+"""The loop that all iterative structure-based methods share: sample, compare, end or correct; and the detection of divergence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+
+from mlmd import units
+from mlmd.cg.liquid_sampler import LiquidSampler, Sample
+from mlmd.cg.pair_splines import PairSplines
+from mlmd.cg.target_rdf import TargetRDF
+from mlmd.errors import Diverging, Unstable
+from mlmd.potentials.spline import TabulatedPair
+
+PATIENCE = 3  # iterations in a row that may grow worse
+ADVICE = "the last good potential is in .last_good; start from it with more damping (a smaller step), or with longer runs"
+
+
+class Correction(Protocol):
+    """One step of a method: from what a potential was seen to do to the values (R, I) of a better one, in eV."""
+
+    def __call__(self, sample: Sample, target: TargetRDF, basis: PairSplines) -> Tensor:
+        """Values for the next iteration; those of this one are ``sample.values``."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Iteration:
+    """One potential and what it gave.
+
+    number: counts from 1. values (R, I) in eV at the knots; law: the same as a potential. sample: what was measured with it.
+    deviation: largest |g - g_ref| over all bins and pairs of types; rms: its root mean square; noise: largest standard error of g,
+    all dimensionless; pressure and its error in eV/A^3. converged: whether the deviation is below the tolerance.
+    """
+
+    number: int
+    values: Tensor
+    law: TabulatedPair
+    sample: Sample
+    deviation: float
+    rms: float
+    noise: float
+    converged: bool
+
+    @property
+    def pressure(self) -> float:
+        """Virial pressure in eV/A^3."""
+        return self.sample.pressure
+
+    def line(self) -> str:
+        """The numbers in words."""
+        bar = self.pressure / units.bar, self.sample.pressure_error / units.bar
+        return (
+            f"iteration {self.number}: max |g - g_ref| {self.deviation:.4f} (rms {self.rms:.4f}, noise {self.noise:.4f}), "
+            f"pressure {bar[0]:.0f} +- {bar[1]:.0f} bar" + (", converged" if self.converged else "")
+        )
+
+
+def refine_pairs(
+    method: Correction, sampler: LiquidSampler, start: Tensor, *, tolerance: float = 0.02, iterations: int = 30
+) -> Iterator[Iteration]:
+    """Sample, compare with the target, correct, until max |g - g_ref| is below the tolerance.
+
+    The potential of an iteration is the one that was sampled, so the last one is the one that was seen to converge. The result of
+    any method, and any other potential through ``sampler.basis.values_of(law)``, can start any other.
+
+    Args:
+        method: how values are corrected. sampler: box, target and basis; it goes on from where it is.
+        start: (R, I) first values in eV. tolerance: of max |g - g_ref|. iterations: at most so many.
+
+    Yields:
+        :class:`Iteration`. The generator ends after the first that is converged, or after the last.
+
+    Raises:
+        ValueError: where the noise of the sampler's runs alone hides the tolerance.
+        Diverging: when the deviation has grown over three iterations in a row to well above the best, is not finite, or the box
+            explodes; carries the best iteration.
+    """
+    if not tolerance > 0 or iterations < 1:
+        raise ValueError(f"tolerance={tolerance}, iterations={iterations}: both must be positive")
+    floor = noise_floor(sampler)
+    if floor > tolerance / 2:
+        needed = int(np.ceil((2 * floor / tolerance) ** 2 * sampler.steps))
+        raise ValueError(
+            f"steps={sampler.steps}: the counting noise of g would be {floor:.3g} at least, too much for a tolerance of {tolerance:g}: "
+            f"sample at least {needed} steps, or take a larger box or wider bins"
+        )
+    values, best, course = sampler.basis.checked(start), None, list[float]()
+    for number in range(1, iterations + 1):
+        try:
+            now = measured(sampler, values, number, tolerance)
+        except Unstable as error:
+            raise Diverging(f"the box exploded in iteration {number} ({error.reason}): {ADVICE}", best) from error
+        course.append(now.deviation)
+        if not np.isfinite(now.deviation) or (best is not None and _grows(course, best, now.noise)):
+            last = ", ".join(f"{d:.3g}" for d in course[-PATIENCE - 1 :])
+            raise Diverging(f"max |g - g_ref| grows ({last}): {ADVICE}", best)
+        best = now if best is None or now.deviation < best.deviation else best
+        yield now
+        if now.converged:
+            return
+        values = method(now.sample, sampler.target, sampler.basis)
+
+
+def measured(sampler: LiquidSampler, values: Tensor, number: int, tolerance: float, steps: int | None = None) -> Iteration:
+    """Sample one potential (R, I) and compare its g(r) with the target."""
+    sample = sampler.sample(values, steps)
+    difference = sample.g - sampler.target.g
+    deviation = float(np.abs(difference).max())
+    return Iteration(
+        number,
+        sample.values,
+        sampler.basis.law(sample.values),
+        sample,
+        deviation,
+        float(np.sqrt((difference**2).mean())),
+        float(sample.g_error.max()),
+        deviation < tolerance,
+    )
+
+
+def noise_floor(sampler: LiquidSampler) -> float:
+    r"""Largest standard error of g over the bins if all snapshots were independent and pairs came at random,
+    :math:`\max_b\sqrt{g_b/(F\,n_b)}` for F snapshots and n_b pairs of the ideal gas."""
+    snapshots = sampler.steps // sampler.every
+    return float(np.sqrt(sampler.target.g / (sampler.ideal * snapshots)).max())
+
+
+def limited(correction: Tensor, largest: float) -> Tensor:
+    """The correction scaled down as a whole so that none of its values is above ``largest``: far from the end, linear response errs."""
+    return correction * min(1.0, largest / max(float(correction.abs().max()), 1e-300))
+
+
+def _grows(course: list[float], best: Iteration, noise: float) -> bool:
+    rises = np.diff(course[-PATIENCE - 1 :])
+    return len(rises) == PATIENCE and bool((rises > 0).all()) and course[-1] > 1.5 * best.deviation + 3 * noise
