@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from mlmd.forces import Evaluation
 from mlmd.md.bodies import Bodies, centres, molecular_stress
-from mlmd.md.integrators import Force, Integrator, Noise, _positive, evaluate
+from mlmd.md.integrators import Force, Integrator, Noise, _positive
 from mlmd.md.state import State
 from mlmd.md.thermostats import per_system
 from mlmd.segment import segment_sum
@@ -51,10 +51,14 @@ def internal_pressure(system: System, kT: float | Tensor, stress: Tensor, bodies
         stress: (S, 3, 3) sigma of :func:`mlmd.forces.energy_forces` with ``stress=True``, in eV/A^3.
         bodies: what n counts where bonds are rigid; the stress is then that of :func:`mlmd.md.bodies.molecular_stress`.
     """
-    batch = system.batch if bodies is None else bodies.batch
-    n = segment_sum(torch.ones_like(batch, dtype=stress.dtype), batch, system.n_systems)
-    ideal = n * per_system(kT, system) / torch.linalg.det(system.cell).abs()
+    ideal = _number(system, bodies) * per_system(kT, system) / torch.linalg.det(system.cell).abs()
     return ideal[:, None, None] * torch.eye(3, dtype=stress.dtype, device=stress.device) - stress
+
+
+def _number(system: System, bodies: Bodies | None) -> Tensor:
+    """(S,) how many particles or bodies the cell carries along."""
+    batch = system.batch if bodies is None else bodies.batch
+    return segment_sum(torch.ones_like(batch, dtype=system.positions.dtype), batch, system.n_systems)
 
 
 def _isotropic(a: Tensor) -> Tensor:
@@ -111,11 +115,20 @@ class Piston(NamedTuple):
 
 
 class CellNoise(NamedTuple):
-    """Noise of the thermostat, and standard normal numbers for the volume (S,) and the shape (S, 3, 3)."""
+    """Noise of the thermostat; standard normal numbers for the volume (S,) and the shape (S, 3, 3), uniform ones (S,) to accept."""
 
     thermostat: Noise
     volume: Tensor
     shape: Tensor
+    uniform: Tensor
+
+
+class _Push(NamedTuple):
+    """Where the cell is pushed: the square root of its volume (S,), the mean change of that (S,), and the mean strain (S, 3, 3)."""
+
+    root: Tensor
+    rise: Tensor
+    strain: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,13 +144,17 @@ class CellRescaling:
     .. math:: \mu=\exp\Big[\frac{\beta_T}{3\tau}\,\mathrm{dev}P\,\Delta+\sqrt{\frac{2kT\beta_T\Delta}{3V\tau}}\,\mathrm{dev}R\Big]
 
     dev: the part without trace, symmetric ("triclinic": all lengths and angles) or diagonal in the Cartesian axes ("anisotropic":
-    the edges of an orthogonal box). Cell and positions are deformed together, atom by atom, then the forces are evaluated anew.
-    P is :func:`internal_pressure`, whose kinetic part is the mean n kT/V, and velocities are not rescaled: a Markov step on cells
-    at fixed fractional coordinates and velocities, with the distribution of the module as its stationary one as
-    :math:`\Delta/\tau\to0`. At finite :math:`\Delta` volumes fluctuate too much, their variance by a share of
-    about :math:`\Delta\beta_T/2\tau\kappa` where :math:`\kappa` is the true compressibility: 1 % for 20 fs and 1 ps. An isotropic
-    pressure leaves the shape of a fluid free: "triclinic" is for solids. Around :class:`mlmd.md.Constrained` molecules are moved as
-    a whole and not turned, and P is made of their centres of mass, so that rigid bonds stay and their forces are not needed.
+    the edges of an orthogonal box). Cell and positions are deformed together, atom by atom, and the forces are evaluated anew.
+    P is :func:`internal_pressure`, whose kinetic part is the mean n kT/V, and velocities are not rescaled: a step on cells at fixed
+    fractional coordinates and velocities. By itself it has the distribution of the module only as :math:`\Delta/\tau\to0`; at
+    finite :math:`\Delta` volumes would fluctuate too much, their variance by a share of about :math:`\Delta\beta_TB/2\tau` where B is
+    the bulk modulus at fixed fractional coordinates, several times that of a relaxed fluid. So the step is accepted or rejected by
+    the rule of Metropolis (Roberts and Tweedie, Bernoulli 2, 341 (1996)), which makes it exact for any :math:`\Delta`; almost all
+    are accepted if that share is small.
+
+    An isotropic pressure leaves the shape of a fluid free: "triclinic" is for solids. Around :class:`mlmd.md.Constrained` molecules
+    are moved as a whole and not turned, and P is made of their centres of mass, so that rigid bonds stay and their forces are not
+    needed.
 
     | symbol | argument | unit |
     |---|---|---|
@@ -196,28 +213,58 @@ class CellRescaling:
     def noise(self, state: State, generator: torch.Generator | None) -> CellNoise:
         c = state.memory
         inner = self.thermostat.noise(replace(state, memory=c.thermostat), generator)
-        normal = torch.randn(c.kT.shape[0], 10, dtype=c.kT.dtype, device=c.kT.device, generator=generator)
-        return CellNoise(inner, normal[:, 0], normal[:, 1:].reshape(-1, 3, 3))
+        like: dict[str, Any] = dict(dtype=c.kT.dtype, device=c.kT.device, generator=generator)
+        normal, uniform = torch.randn(len(c.kT), 10, **like), torch.rand(len(c.kT), **like)
+        return CellNoise(inner, normal[:, 0], normal[:, 1:].reshape(-1, 3, 3), uniform)
 
     def step(self, state: State, force: Force, noise: CellNoise) -> State:
         c: Piston = state.memory
         couples, last = self.couples(state), _Last(force)
         state = self.thermostat.step(replace(state, memory=c.thermostat), last if couples else force, noise.thermostat)
         if couples:
-            state = evaluate(replace(state, system=self._deformed(state.system, last.result, c, noise)), force)
+            state = self._coupled(state, last.result, force, c, noise)
         return replace(state, memory=c._replace(thermostat=state.memory))
 
-    def _deformed(self, system: System, result: Evaluation, c: Piston, noise: CellNoise) -> System:
-        stress = molecular_stress(system, result, c.bodies) if c.bodies is not None else result.stress
+    def _coupled(self, state: State, here: Evaluation, force: Force, c: Piston, noise: CellNoise) -> State:
+        """The state with another cell, or as it is where that is rejected."""
+        old, push = state.system, self._push(state.system, here, c)
+        new, root, strain = self._proposed(old, push, c, noise)
+        there = force(new, stress=True)
+        back = self._push(new, there, c)
+        gained = (here.energy - there.energy + c.pressure * (push.root**2 - back.root**2)) / c.kT
+        gained = gained + (2 * _number(old, c.bodies) + 1) * (root / push.root).log()
+        rise, width = root - push.root, _widths(push.root, root, c)
+        gained = gained + ((rise - push.rise) ** 2 - (rise + back.rise) ** 2) / (2 * width[0] ** 2)
+        apart = (strain - push.strain).square().sum((1, 2)) - (strain + back.strain).square().sum((1, 2))
+        accepted = (noise.uniform.log() < gained + apart / (2 * width[1] ** 2)) & (root > 0)
+        atoms = accepted[old.batch][:, None]
+        system = replace(
+            old,
+            positions=torch.where(atoms, new.positions, old.positions),
+            cell=torch.where(accepted[:, None, None], new.cell, old.cell),
+        )
+        forces, energy = torch.where(atoms, there.forces, state.forces), torch.where(accepted, there.energy, state.energy)
+        return replace(state, system=system, forces=forces, energy=energy)
+
+    def _push(self, system: System, result: Evaluation, c: Piston) -> _Push:
+        stress = result.stress if c.bodies is None else molecular_stress(system, result, c.bodies)
         assert stress is not None
         pressure, volume = internal_pressure(system, c.kT, stress, c.bodies), torch.linalg.det(system.cell).abs()
         excess = c.pressure - pressure.diagonal(dim1=-2, dim2=-1).mean(-1) - c.kT / (2 * volume)
-        root = volume.sqrt() * (1 - 0.5 * c.rate * excess) + (0.5 * c.rate * c.kT).sqrt() * noise.volume
-        ratio = root.square() / volume
-        width = (2 * c.kT * c.rate / (3 * volume * ratio)).sqrt()[:, None, None]
-        strain = SHAPES[self.shape](c.rate[:, None, None] / 3 * pressure + width * noise.shape)
-        mu = _exponential(strain) * ratio[:, None, None] ** (1 / 3)
-        return replace(system, positions=_carried(system, mu, c.bodies), cell=system.cell @ mu)
+        root = volume.sqrt()
+        return _Push(root, -0.5 * c.rate * excess * root, SHAPES[self.shape](c.rate[:, None, None] / 3 * pressure))
+
+    def _proposed(self, system: System, push: _Push, c: Piston, noise: CellNoise) -> tuple[System, Tensor, Tensor]:
+        """A deformed system, the square root of its volume (S,), and the strain (S, 3, 3) without change of volume."""
+        root = push.root + push.rise + (0.5 * c.rate * c.kT).sqrt() * noise.volume
+        strain = push.strain + SHAPES[self.shape](_widths(push.root, root, c)[1][:, None, None] * noise.shape)
+        mu = _exponential(strain) * (root / push.root).abs()[:, None, None] ** (2 / 3)
+        return replace(system, positions=_carried(system, mu, c.bodies), cell=system.cell @ mu), root, strain
+
+
+def _widths(old: Tensor, new: Tensor, c: Piston) -> tuple[Tensor, Tensor]:
+    """(S,) standard deviations of sqrt(V) and of the strain between volumes old^2 and new^2: the same there and back."""
+    return (0.5 * c.rate * c.kT).sqrt(), (2 * c.kT * c.rate / (3 * old * new.abs())).sqrt()
 
 
 def _carried(system: System, mu: Tensor, bodies: Bodies | None) -> Tensor:
