@@ -196,8 +196,8 @@ def compressed(
     _restart(context, np.stack([start, np.zeros_like(start)]), edge, seed, 2_000_000)
     mm.LocalEnergyMinimizer.minimize(context, 100.0, 50)
     context.setVelocitiesToTemperature(protocol.temperature, _seed(seed, 0, 3))
-    stages = int(np.ceil(np.log(edge / dense) / -np.log(SHRINK)))
-    for new in edge * (dense / edge) ** (np.arange(1, stages + 1) / max(stages, 1)):
+    stages = max(1, int(np.ceil(abs(np.log(edge / dense) / np.log(SHRINK)))))
+    for new in edge * (dense / edge) ** (np.arange(1, stages + 1) / stages):
         x = moved(_phase_point(context)[0], edge, new, size)
         edge = float(new)
         _set_box(context, edge)

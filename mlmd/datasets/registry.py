@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mlmd.datasets import alanine, ethane, propane, terphenyl
+from mlmd.datasets import alanine, ethane, propane, terphenyl, tetracosane, water
 from mlmd.datasets.recipe import DatasetInfo, Progress, Recipe
 from mlmd.frames import Frames
 from mlmd.io.packed import unpack
 
-RECIPES: dict[str, Recipe] = {r.info.name: r for r in (alanine.RECIPE, propane.RECIPE, ethane.RECIPE, terphenyl.RECIPE)}
+_ALL = (
+    alanine.RECIPE,
+    propane.RECIPE,
+    terphenyl.RECIPE,
+    ethane.RECIPE,
+    tetracosane.RECIPE,
+    water.SPCE_RECIPE,
+    water.TIP4P2005_RECIPE,
+)
+RECIPES: dict[str, Recipe] = {r.info.name: r for r in _ALL}
 
 
 def available() -> list[DatasetInfo]:

@@ -1,0 +1,71 @@
+"""A melt of n-tetracosane, C24H50, with the united-atom force field TraPPE-UA, by OpenMM.
+
+State: 500 K and 1 atm, 164 K below the boiling point, where the end-to-end vectors turn around many times within a run. United atoms, as an
+all-atom melt costs some twenty times more per picosecond and a run of an hour on one core would not let its chains relax; a bead of two or
+three carbons sees the same atoms either way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from mlmd.datasets import trappe
+from mlmd.datasets.liquids import Protocol, edge_of, engine, lattice, sample_liquid
+from mlmd.datasets.recipe import DatasetInfo, Recipe
+
+N_CARBONS = 24
+N_MOLECULES = 32
+START_DENSITY = 0.66  # g/cm^3, to which the start is compressed
+CUTOFF = 12.0  # A
+PROTOCOL = Protocol(temperature=500.0, dt_fs=4.0, frame_ps=0.2, equilibration_ps=200.0)
+
+
+def recipe(n_molecules: int = N_MOLECULES) -> Recipe:
+    """The melt in any size.
+
+    Raises:
+        ValueError: when sampling, for a box smaller than twice the cutoff of 12 A (fewer than about 17 chains).
+    """
+    top = trappe.topology(N_CARBONS, n_molecules)
+    info = DatasetInfo(
+        name="tetracosane",
+        description="melt of C24H50 at 500 K and 1 atm, united atoms: chains to be coarse-grained 1:2 or 1:3",
+        atoms=N_CARBONS * n_molecules,
+        frames=0,
+        temperature=PROTOCOL.temperature,
+        source="OpenMM Langevin dynamics, NPT for the density, then NVT; TraPPE-UA (Martin, Siepmann, J. Phys. Chem. B 1998, 102, 2569) with "
+        "harmonic bonds (Nath, Escobedo, de Pablo, J. Chem. Phys. 1998, 108, 9905), no constraints",
+    )
+
+    def sample(folder: Path, n_frames: int, seed: int) -> Iterator[int]:
+        masses, _ = trappe.sites(N_CARBONS)
+        edge = edge_of(n_molecules, float(masses.sum()), START_DENSITY)
+        system = trappe.system(N_CARBONS, n_molecules, edge=edge, cutoff=CUTOFF)
+        rng = np.random.default_rng([seed, 24])
+        chains = np.stack([trappe.conformation(N_CARBONS, rng) for _ in range(n_molecules)])
+        start, wide = lattice(chains / 10, n_molecules, seed)
+        yield from sample_liquid(
+            system, start, wide, folder, PROTOCOL, n_frames=n_frames, seed=seed, sites_per_molecule=N_CARBONS,
+            density=START_DENSITY, n_molecules=n_molecules, cutoff=CUTOFF,
+        )  # fmt: skip
+
+    return Recipe(
+        info=info,
+        topology=lambda: top,
+        sample=sample,
+        settings={
+            "constraints": "none",
+            "boundary": "periodic, cubic",
+            "Lennard-Jones": f"cut at {CUTOFF:g} A, tail corrections to energy and pressure",
+        },
+        frame_ps=PROTOCOL.frame_ps,
+        engine=engine,
+        sites=lambda: trappe.sites(N_CARBONS, n_molecules),
+        resized=recipe,
+    )
+
+
+RECIPE = recipe()
