@@ -27,7 +27,7 @@ from mlmd.cg.study import Settings, Study
 from mlmd.frames import Frames, bead_topology
 from mlmd.observables.coordinates import Coordinate
 
-SAID = ("updates", "rate", "simulate_ps", "sample_ps", "pivots")  # options that the recorded command names where they were given
+SAID = ("updates", "rate", "simulate_ps", "sample_ps", "rungs")  # options that the recorded command names where they were given
 DEFAULT = Path(__file__).resolve().parents[2] / "shared" / "data"
 BEADS = {
     "6-bead": (
@@ -133,7 +133,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=Settings.refine_rate)
     parser.add_argument("--simulate-ps", type=float, default=Settings.simulate_ps)
     parser.add_argument("--sample-ps", type=float, default=Settings.sample_ps)
-    parser.add_argument("--pivots", type=int, default=Settings.pivots, help="moves before every snapshot; 0: dynamics alone")
+    parser.add_argument("--rungs", type=int, default=Settings.rungs, help="temperatures of replica exchange; 1: dynamics alone")
     parser.add_argument("--folder", default=None, help="keeps the stages of the studies, and takes finished ones from there")
     parser.add_argument("--name", default=None, help="of the table in benchmarks/results")
     args = parser.parse_args()
@@ -146,17 +146,15 @@ def main() -> None:
             refine_rate=args.rate,
             simulate_ps=args.simulate_ps,
             sample_ps=args.sample_ps,
-            pivots=args.pivots,
+            rungs=args.rungs,
         )
         rows.append(row(args.data, settings, args.folder))
         print(rows[-1], flush=True)
     notes = """JS: Jensen-Shannon divergence (natural log) of the 60 x 60 histograms of the two dihedrals, all samples after the discarded
 start, against all reference frames. Floors: expected for equal distributions at these sample sizes (independent draws; interleaved blocks).
 alpha_R: phi < 0 and -2.1 < psi < 0.9 rad; for the learned map the corresponding regions of its two bead dihedrals. All replicas start in one window of +-0.6 rad around the fullest bin."""
-    notes += (
-        f"\nProduction: {args.simulate_ps:g} ps of Langevin dynamics with {args.pivots} pivot Monte Carlo moves before every snapshot."
-        if args.pivots
-        else f"\nProduction: {args.simulate_ps:g} ps of Langevin dynamics alone."
+    notes += f"\nProduction: {args.simulate_ps:g} ps of Langevin dynamics" + (
+        f" of {args.rungs} temperatures from 300 to 600 K with exchange at every snapshot." if args.rungs > 1 else " alone."
     )
     differ = [f"--{n.replace('_', '-')} {getattr(args, n)}" for n in SAID if getattr(args, n) != parser.get_default(n)]
     command = " ".join([f"python benchmarks/alanine.py --data {args.data}", *differ])

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from mlmd import units
 from mlmd.cg.force_matching import batch_of
-from mlmd.cg.relative_entropy import PersistentReplicas, pivots_of
+from mlmd.cg.relative_entropy import PersistentReplicas, canonical, rungs_for
 from mlmd.frames import Frames
-from mlmd.md import Langevin, rest, thermal_velocities
+from mlmd.md import rest, thermal_velocities
 from mlmd.potentials.bonded import Bonded, FourierDihedrals
 
 NEWTON_STEPS = 100
@@ -91,11 +91,11 @@ def match_moments(
     *,
     dt: float,
     kT: float,
-    replicas: int = 1000,
+    replicas: int = 300,
     snapshots: int = 80,
     discard: int = 10,
     steps: int = 40,
-    pivots: int = 5,
+    rungs: int = 3,
     rounds: int = 2,
     friction: float = 5 / units.ps,
     seed: int = 0,
@@ -103,7 +103,7 @@ def match_moments(
 ) -> Iterator[dict[str, float]]:
     r"""Set the Fourier terms of the dihedrals so that the model has the reference's moments of all cos(n phi), sin(n phi).
 
-    Replicas started from random reference frames are equilibrated by pivot moves and dynamics; their snapshots are reweighted to the
+    Replicas started from random reference frames are equilibrated by replica exchange; their snapshots are reweighted to the
     reference moments (:func:`matching_tilt`), and kT lam is added to the coefficients. Where the weights leave less than half of the
     sample effective, a fresh sample of the corrected potential is matched again. The ridge is a prior of 1 kT on every correction
     against as many independent samples as there are replicas.
@@ -112,7 +112,7 @@ def match_moments(
         model: the whole potential; only its :class:`FourierDihedrals` change.
         frames: reference beads. dt, friction: fs and 1/fs. kT: eV.
         replicas, snapshots, discard: size of the sample and how many snapshots before it are left out.
-        steps, pivots: time steps and rotations about bonds between snapshots. rounds: samples at most.
+        steps: between snapshots and between swaps. rungs: temperatures (see :func:`refine`). rounds: samples at most.
 
     Yields:
         ``{"step", "steps"}`` while sampling and ``{"step", "steps", "effective share", "largest correction"}`` (kT) after every solve.
@@ -124,7 +124,7 @@ def match_moments(
     target = torsions.features(frames.positions.float()).mean(0)
     total = rounds * (discard + snapshots)
     for k in range(rounds):
-        sampler = _sampler(model, frames, dt, kT, replicas, steps, pivots, friction, seed + 7919 * k)
+        sampler = _sampler(model, frames, dt, kT, replicas, rungs_for(frames, rungs), steps, friction, seed + 7919 * k)
         kept = []
         for n in range(discard + snapshots):
             positions = sampler.advance()
@@ -184,20 +184,11 @@ class _Torsions:
 
 
 def _sampler(
-    model: nn.Module, frames: Frames, dt: float, kT: float, replicas: int, steps: int, turns: int, friction: float, seed: int
+    model: nn.Module, frames: Frames, dt: float, kT: float, replicas: int, rungs: int, steps: int, friction: float, seed: int
 ) -> PersistentReplicas:
-    picked = torch.randint(len(frames), (replicas,), generator=torch.Generator().manual_seed(seed))
+    picked = torch.randint(len(frames), (replicas * rungs,), generator=torch.Generator().manual_seed(seed))
     system = batch_of(frames, torch.zeros(1, dtype=torch.long)).at(frames.positions[picked.to(frames.positions.device)].float())
     noise = torch.Generator(system.positions.device).manual_seed(seed + 1)
-    start = rest(system, thermal_velocities(system, kT, noise))
-    return PersistentReplicas(
-        model,  # type: ignore[arg-type]
-        start,
-        Langevin(dt, kT, friction),
-        noise,
-        steps=steps,
-        stride=steps,
-        memory=1,
-        pivots=pivots_of(frames),
-        turns=turns,
-    )
+    integrator = canonical(dt, kT, friction, replicas, rungs, steps)
+    start = rest(system, thermal_velocities(system, integrator.kT, noise))  # type: ignore[attr-defined]
+    return PersistentReplicas(model, start, integrator, noise, rungs=rungs, steps=steps, stride=steps, memory=1)  # type: ignore[arg-type]

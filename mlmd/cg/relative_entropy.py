@@ -15,47 +15,58 @@ from mlmd.cg.priors import single_molecules
 from mlmd.forces import Potential, energy_forces
 from mlmd.frames import Frames
 from mlmd.learn import Average, Checkpoint, cosine, fit
-from mlmd.md import Langevin, State, half_step_kT, rest, simulate, thermal_velocities
-from mlmd.md.pivot import Pivots, pivot, rotatable
+from mlmd.md import Langevin, Limits, State, Tempering, half_step_kT, ladder, rest, simulate, thermal_velocities
+from mlmd.md.integrators import Integrator
 from mlmd.neighbors import neighbors
 from mlmd.potentials.bonded import Bonded, FourierDihedrals
+
+HOTTEST = 2.0  # highest temperature of a ladder, in units of the one that is asked for
+
+
+def canonical(dt: float, kT: float, friction: float, replicas: int, rungs: int, every: int) -> Integrator:
+    """Langevin dynamics of all replicas at kT or, with several rungs, of a ladder of temperatures up to 2 kT in place of each."""
+    if rungs == 1:
+        return Langevin(dt, kT, friction)
+    return Tempering(Langevin(dt, ladder(kT, HOTTEST * kT, rungs).repeat(replicas), friction), replicas, every)
+
+
+def rungs_for(frames: Frames, rungs: int) -> int:
+    """``rungs`` for a single molecule in open space, whose energy fluctuates little enough for few of them, if it has torsions; else 1."""
+    n, _, _ = single_molecules(frames)
+    return rungs if n == frames.n_atoms and n > 3 and frames.cell is None else 1
 
 
 class PersistentReplicas:
     """Replicas of the bead model that keep running while the potential changes, and a memory of their last snapshots.
 
     Args:
-        start: State of all replicas. steps: time steps per update. stride: steps between snapshots. memory: snapshots kept.
-        pivots, turns: rotatable bonds, and how many pivot moves precede the dynamics of every update.
+        start: State of all systems: with R rungs, every R-th is at the temperature of interest, and remembered.
+        integrator: see :func:`canonical`. steps: time steps per update. stride: steps between snapshots. memory: snapshots kept.
     """
 
     def __init__(
         self,
         potential: Potential,
         start: State,
-        integrator: Langevin,
+        integrator: Integrator,
         generator: torch.Generator,
         *,
+        rungs: int,
         steps: int,
         stride: int,
         memory: int,
-        pivots: Pivots,
-        turns: int,
     ):
         self.potential, self.state, self.integrator = potential, start, integrator
-        self.steps, self.stride, self.memory = steps, stride, memory
-        self.pivots, self.turns = pivots, turns if len(pivots) else 0
+        self.rungs, self.steps, self.stride, self.memory = rungs, steps, stride, memory
         self.generator = generator
         self.snapshots: list[Tensor] = []
 
     def advance(self) -> Tensor:
         """Run on with the present potential and return the remembered snapshots, (K, n, 3)."""
-        system = self.state.system
-        for _ in range(self.turns):
-            system, _ = pivot(system, self.potential, self.pivots, float(self.integrator.kT), self.generator)
-        begin = rest(system, self.state.velocities)  # the potential has changed: forces are evaluated anew
-        for state in simulate(begin, self.potential, self.integrator, self.steps, every=self.stride, generator=self.generator):
-            self.snapshots.append(state.system.dense())
+        begin = rest(self.state.system, self.state.velocities)  # the potential has changed: forces are evaluated anew
+        run: dict[str, Any] = {"every": self.stride, "generator": self.generator, "limits": limits_for(self.rungs)}
+        for state in simulate(begin, self.potential, self.integrator, self.steps, **run):
+            self.snapshots.append(state.system.dense()[:: self.rungs])
             self.state = state
         self.snapshots = self.snapshots[-self.memory :]
         return torch.cat(self.snapshots)
@@ -74,6 +85,11 @@ class PersistentReplicas:
         self.snapshots = list(stored["snapshots"])
 
 
+def limits_for(rungs: int) -> Limits:
+    """Configurations that change places move far in a step."""
+    return Limits() if rungs == 1 else Limits(displacement=float("inf"))
+
+
 def refine(
     model: Any,
     frames: Frames,
@@ -81,9 +97,9 @@ def refine(
     dt: float,
     kT: float | None = None,
     updates: int = 700,
-    replicas: int = 300,
+    replicas: int = 150,
     steps_per_update: int = 50,
-    pivots_per_update: int = 5,
+    rungs: int = 3,
     stride: int = 25,
     memory: int = 20,
     reference_batch: int = 2000,
@@ -108,11 +124,12 @@ def refine(
 
     Args:
         model: the whole potential (a module); parameters that shall stay (priors) have ``requires_grad=False``.
-        steps_per_update, pivots_per_update: time steps, and Monte Carlo rotations about bonds before them, without which slow
-            torsions would not reach equilibrium during the fit; molecules in a box make none.
+        replicas, rungs: at kT, and temperatures of the ladder above each (:class:`mlmd.md.Tempering`), without which slow torsions
+            would not reach equilibrium during the fit; molecules in a box have none.
+        steps_per_update: time steps; stride: between snapshots and between attempts to swap.
         frames: reference beads. dt, friction: of the replicas, fs and 1/fs.
         learning_rate, torsion_rate: of Adam, for parameters in general and for the Fourier terms of dihedrals (eV).
-        start: (replicas, n, 3) positions to start from; default: random reference frames (training only: production runs should
+        start: (replicas x rungs, n, 3) positions to start from; default: random reference frames (training only: production runs should
             start in one basin).
         watch: receives the newest snapshot (replicas, n, 3) after every update.
         checkpoint, checkpoint_every: folder from which an interrupted run continues, written every so many updates (default:
@@ -128,21 +145,21 @@ def refine(
     if kT is None:
         raise ValueError("kT is unknown: the frames carry no temperature, give kT=300*kelvin for instance")
     generator = torch.Generator().manual_seed(seed)
+    rungs = rungs_for(frames, rungs)
     if start is None:
-        start = frames.positions[torch.randint(len(frames), (replicas,), generator=generator)]
+        start = frames.positions[torch.randint(len(frames), (replicas * rungs,), generator=generator)]
     system = batch_of(frames, torch.zeros(1, dtype=torch.long)).at(start.float())
     noise = torch.Generator(system.positions.device).manual_seed(seed + 1)
-    velocities = thermal_velocities(system, kT, noise)
+    integrator = canonical(dt, kT, friction, replicas, rungs, stride)
     sampler = PersistentReplicas(
         model,
-        rest(system, velocities),
-        Langevin(dt, kT, friction),
+        rest(system, thermal_velocities(system, integrator.kT, noise)),  # type: ignore[attr-defined]
+        integrator,
         noise,
+        rungs=rungs,
         steps=steps_per_update,
         stride=stride,
         memory=memory,
-        pivots=pivots_of(frames),
-        turns=pivots_per_update,
     )
     reference = _energy_of_frames(model, frames)
     count = min(reference_batch, len(frames))
@@ -168,14 +185,7 @@ def refine(
         extra.append(Checkpoint(checkpoint, every=checkpoint_every, companions=(mean, sampler)))
     loop = fit(model, loss, batch, steps=updates, optimizer=optimizer, schedule=cosine(updates), callbacks=extra, every=every)
     for log in loop:
-        yield {**log, "temperature": float(half_step_kT(sampler.state).mean()) / units.kelvin}
-
-
-def pivots_of(frames: Frames) -> Pivots:
-    """Rotatable bonds for pivot moves: those of a single molecule in open space, none of molecules in a box."""
-    n, bonds, _ = single_molecules(frames)
-    alone = n == frames.n_atoms and frames.cell is None
-    return rotatable(n, bonds if alone else [])
+        yield {**log, "temperature": float(half_step_kT(sampler.state)[::rungs].mean()) / units.kelvin}
 
 
 def _energy_of_frames(model: nn.Module, frames: Frames) -> Callable[[Tensor], Tensor]:

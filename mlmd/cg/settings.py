@@ -28,7 +28,7 @@ class Settings:
     | train_steps, batch, learning_rate | force matching; skipped for data without forces |
     | refine_updates, refine_rate | relative entropy; 0 updates skip it |
     | replicas, simulate_ps, sample_ps | production run: replicas started in one basin, length, time between snapshots |
-    | pivots | Monte Carlo rotations about bonds before every snapshot of a single molecule; 0 for dynamics alone |
+    | rungs | temperatures of replica exchange up to twice that of a single molecule, in refinement and production; 1 for dynamics alone |
     | discard | share of the production run left out at its beginning, while the replicas leave the start basin |
     | temperature | K; 0 takes that of the data |
     | friction | 1/ps |
@@ -53,9 +53,9 @@ class Settings:
     refine_updates: int = 600
     refine_rate: float = 1e-4
     replicas: int = 300
-    simulate_ps: float = 150.0
-    sample_ps: float = 0.25
-    pivots: int = 2
+    simulate_ps: float = 50.0
+    sample_ps: float = 0.08
+    rungs: int = 3
     discard: float = 0.3
     temperature: float = 0.0
     friction: float = 5.0
@@ -72,13 +72,13 @@ class Settings:
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)!r}: choose one of {', '.join(allowed)}")
-        for name in ("n_beads", "width", "depth", "batch", "replicas"):
+        for name in ("n_beads", "width", "depth", "batch", "replicas", "rungs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
         for name in ("cutoff", "learning_rate", "refine_rate", "simulate_ps", "sample_ps", "friction"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must be positive")
-        for name in ("rho", "train_steps", "refine_updates", "temperature", "time_step", "pivots"):
+        for name in ("rho", "train_steps", "refine_updates", "temperature", "time_step"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must not be negative")
 

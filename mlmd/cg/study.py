@@ -27,13 +27,11 @@ from mlmd.cg.groups import united_atoms
 from mlmd.cg.mapping import Mapping
 from mlmd.cg.moments import match_moments
 from mlmd.cg.priors import MIN_FRAMES, Priors, fit_priors, single_molecules
-from mlmd.cg.relative_entropy import pivots_of, refine, suggested_time_step
+from mlmd.cg.relative_entropy import canonical, limits_for, refine, rungs_for, suggested_time_step
 from mlmd.cg.settings import Settings, device_of
 from mlmd.errors import BrokenCheckpoint
 from mlmd.frames import Frames
 from mlmd.md import Langevin, Recorder, produce, read_production, rest, simulate, thermal_velocities
-from mlmd.md.limits import Limits
-from mlmd.md.pivot import Pivoting
 from mlmd.nn.painn import PaiNN
 from mlmd.nn.schnet import SchNet
 from mlmd.observables.coordinates import Coordinate
@@ -234,33 +232,28 @@ class Study:
     def simulate(self) -> Iterator[Log]:
         """Production run of all replicas from one basin, into the folder: ``samples``.
 
-        Pivot moves before every snapshot (``Settings.pivots``) take single molecules over torsional barriers that dynamics of this
-        length crosses too rarely to fill rare basins; the run then samples the ensemble, and its time is no physical time.
+        A single molecule runs as the lowest of a ladder of temperatures (``Settings.rungs``), which swap at every snapshot: dynamics
+        of this length alone crosses torsional barriers too rarely to fill rare basins. The run then samples the ensemble, and its time
+        is no physical time.
         """
         with self._timed("simulate"):
             s, beads = self.settings, self.beads
             generator = torch.Generator().manual_seed(s.seed + 1000)
-            start, self.start_region = one_basin(beads, self.cvs, s.replicas, generator)
-            system = batch_of(beads, torch.zeros(1, dtype=torch.long)).at(start.float().to(self.device))
-            state = rest(system, thermal_velocities(system.to("cpu"), self.kT, generator).to(self.device))
+            rungs = rungs_for(beads, s.rungs)
+            start, self.start_region = one_basin(beads, self.cvs, s.replicas * rungs, generator)
             dt = s.time_step or suggested_time_step(self.potential, beads)
             every = max(1, round(s.sample_ps * units.ps / dt))
             steps = every * max(1, round(s.simulate_ps * units.ps / dt / every))
             self.time_step, self.sample_interval = dt, every * dt
+            integrator = canonical(dt, self.kT, s.friction / units.ps, s.replicas, rungs, every)
+            system = batch_of(beads, torch.zeros(1, dtype=torch.long)).at(start.float().to(self.device))
+            velocities = thermal_velocities(system.to("cpu"), integrator.kT, generator).to(self.device)  # type: ignore[attr-defined]
             folder = self.folder / f"simulate-{self._key('simulate')}"
-            run = self._sampling(Langevin(dt, self.kT, s.friction / units.ps), every)
-            for log in produce(folder, state, self.potential, steps=steps, every=every, seed=s.seed, snapshots_per_chunk=40, **run):
+            run: dict[str, Any] = {"every": every, "seed": s.seed, "snapshots_per_chunk": 40, "limits": limits_for(rungs)}
+            for log in produce(folder, rest(system, velocities), self.potential, integrator, steps, **run):
                 yield self._note("simulate", **log)
-            self._set("samples", read_production(folder))
+            self._set("samples", read_production(folder)[:, ::rungs].clone())
             yield self._note("simulate", samples=int(np.prod(self.samples.shape[:2])))
-
-    def _sampling(self, integrator: Langevin, every: int) -> dict[str, Any]:
-        """Integrator and limits: with pivot moves before every snapshot, where they are wanted and possible, steps may be long."""
-        pivots = pivots_of(self.beads)
-        if not self.settings.pivots or not len(pivots):
-            return {"integrator": integrator}
-        moving = Pivoting(integrator, self.potential, pivots, every, self.settings.pivots)
-        return {"integrator": moving, "limits": Limits(displacement=float("inf"))}
 
     def compare(self) -> Iterator[Log]:
         """Lay the production run, less its beginning, over the reference: ``comparison``; the memory of the start is judged on all."""
@@ -325,15 +318,15 @@ class Study:
         s = self.settings
         return refine(
             model, self.beads, kT=self.kT, dt=s.time_step or suggested_time_step(model, self.beads), updates=s.refine_updates,
-            replicas=s.replicas, learning_rate=s.refine_rate, seed=s.seed, every=max(1, s.refine_updates // 60),
+            replicas=max(1, s.replicas // s.rungs), rungs=s.rungs, learning_rate=s.refine_rate, seed=s.seed, every=max(1, s.refine_updates // 60),
             checkpoint=str(self.folder / f"refine-{self._key('refine')}"),
         )  # fmt: skip
 
     def _moments(self, model: nn.Module, snapshots: int) -> Iterator[Log]:
         s = self.settings
         return match_moments(
-            model, self.beads, kT=self.kT, dt=s.time_step or suggested_time_step(model, self.beads), replicas=3 * s.replicas,
-            snapshots=snapshots, discard=5 + snapshots // 10, seed=s.seed,
+            model, self.beads, kT=self.kT, dt=s.time_step or suggested_time_step(model, self.beads), replicas=s.replicas,
+            rungs=s.rungs, snapshots=snapshots, discard=5 + snapshots // 10, seed=s.seed,
         )  # fmt: skip
 
     def _stored(self, stage: str, module: nn.Module, logs: Iterator[Log]) -> Iterator[Log]:
@@ -367,9 +360,9 @@ class Study:
         order = {
             "mapping": ("n_beads", "mapping", "groups", "hydrogens", "rho", "weighting", "force_map", "seed"),
             "train": ("potential", "width", "depth", "cutoff", "train_steps", "batch", "learning_rate", "temperature", "device"),
-            "refine": ("refine_updates", "refine_rate", "replicas", "time_step"),
+            "refine": ("refine_updates", "refine_rate", "replicas", "rungs", "time_step"),
             "moments": (),
-            "simulate": ("simulate_ps", "sample_ps", "pivots", "friction"),
+            "simulate": ("simulate_ps", "sample_ps", "friction"),
         }
         names: list[str] = []
         for name, used in order.items():

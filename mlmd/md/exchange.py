@@ -170,18 +170,32 @@ def attempted(now: Exchange, beta: Tensor, generator: torch.Generator | None = N
         now: energies must be those of the positions. beta: (L, n) inverse temperatures in 1/eV.
         generator: decides; the default generator if None.
     """
-    energy = now.state.energy.double().reshape(beta.shape)
-    lower = torch.arange(now.attempts % 2, beta.shape[1] - 1, 2, device=beta.device)
-    exponent = (beta[:, lower] - beta[:, lower + 1]) * (energy[:, lower] - energy[:, lower + 1])
-    chance = torch.rand(exponent.shape, dtype=torch.float64, device=beta.device, generator=generator)
-    swap = chance < exponent.exp()
-    order = torch.arange(beta.shape[1], device=beta.device).repeat(beta.shape[0], 1)
-    order[:, lower] += swap.long()
-    order[:, lower + 1] -= swap.long()
+    chance = torch.rand(beta.shape[0], beta.shape[1] - 1, dtype=torch.float64, device=beta.device, generator=generator)
+    state, order, swap = swapped(now.state, beta, now.attempts, chance)
+    lower = slice(now.attempts % 2, None, 2)
     tried, accepted = now.tried.clone(), now.accepted.clone()
     tried[:, lower] += 1
-    accepted[:, lower] += swap
-    return Exchange(_permuted(now.state, order, beta), now.replicas.gather(1, order), tried, accepted, now.attempts + 1)
+    accepted[:, lower] += swap[:, lower]
+    return Exchange(state, now.replicas.gather(1, order), tried, accepted, now.attempts + 1)
+
+
+def swapped(state: State, beta: Tensor, attempt: int, chance: Tensor) -> tuple[State, Tensor, Tensor]:
+    """The state after a round of swaps: of rungs (0, 1), (2, 3), ... if ``attempt`` is even, of (1, 2), (3, 4), ... if it is odd.
+
+    Args:
+        state: energies must be those of the positions. beta: (L, n) inverse temperatures in 1/eV.
+        chance: (L, n - 1) uniform numbers in [0, 1).
+
+    Returns:
+        the state, which rung every configuration came from (L, n), and which pairs of neighbours changed places (L, n - 1).
+    """
+    energy = state.energy.double().reshape(beta.shape)
+    swap = chance < ((beta[:, :-1] - beta[:, 1:]) * (energy[:, :-1] - energy[:, 1:])).exp()
+    swap &= torch.arange(beta.shape[1] - 1, device=beta.device) % 2 == attempt % 2
+    order = torch.arange(beta.shape[1], device=beta.device).repeat(beta.shape[0], 1)
+    order[:, :-1] += swap.long()
+    order[:, 1:] -= swap.long()
+    return _permuted(state, order, beta), order, swap
 
 
 def _permuted(state: State, order: Tensor, beta: Tensor) -> State:
