@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlmd import datasets, units
+from mlmd.datasets.cache import run_folder
 from mlmd.errors import require
 from mlmd.frames import Frames
 
@@ -50,7 +51,11 @@ def _register_generate(subparsers: Any) -> None:
     p = subparsers.add_parser("generate", help="sample a data set anew; a run found in the folder is continued")
     p.add_argument("name", help="see `mlmd data list`")
     p.add_argument("--frames", type=int, required=True, help="number of frames, rounded up to whole chunks")
-    p.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where chunks and, at the end, NAME.npz are written")
+    p.add_argument(
+        "--out", type=Path, metavar="FOLDER",
+        help="where chunks and, at the end, NAME.npz are written (default: NAME in ~/.cache/mlmd or $MLMD_CACHE)",
+    )  # fmt: skip
+    p.add_argument("--molecules", type=int, help="of a liquid, if not the usual number")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--skip", type=int, default=0, help="frames at the start to leave out of NAME.npz, as equilibration")
     p.set_defaults(run=_generate)
@@ -79,12 +84,16 @@ def _list(args: argparse.Namespace) -> None:
 def _generate(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    steps = datasets.generate(args.name, n_frames=args.frames, folder=args.out, seed=args.seed)
+    folder = args.out or run_folder(args.name, args.molecules)
+    steps = datasets.generate(args.name, n_frames=args.frames, folder=folder, seed=args.seed, n_molecules=args.molecules)
     with tqdm(total=args.frames, unit="frame", desc=args.name) as bar:
         for progress in steps:
             bar.update(min(progress.frames, args.frames) - bar.n)
-    frames = datasets.collect(args.name, args.out, skip=args.skip, n_frames=args.frames - args.skip)
-    print(f"{len(frames)} frames in {frames.save(args.out / f'{args.name}.npz')}")
+    n_frames = args.frames - args.skip
+    frames = datasets.collect(args.name, folder, skip=args.skip, n_frames=n_frames, n_molecules=args.molecules)
+    print(f"{len(frames)} frames in {frames.save(folder / f'{args.name}.npz')}")
+    for mean, error in frames.provenance.get("density at constant pressure / g/cm3", []):
+        print(f"density at constant pressure {mean:.4f} +- {error:.4f} g/cm3")
 
 
 def _info(args: argparse.Namespace) -> None:

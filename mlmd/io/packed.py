@@ -19,13 +19,14 @@ import torch
 
 from mlmd.errors import BrokenCheckpoint
 from mlmd.frames import Frames, as_numpy, topology_from_dict, topology_to_dict
+from mlmd.io import packed_liquid
 from mlmd.store import read_npz, write_npz
 
 KIND = "mlmd.dataset"
 
 
 def pack(frames: Frames, path: str | Path, *, position_step: float = 2.5e-4, force_step: float = 5e-4) -> Path:
-    """Write ``frames`` rounded; energies and forces must be there, and the frames must not be periodic.
+    """Write ``frames`` rounded; energies and forces must be there. Periodic frames are written as :mod:`mlmd.io.packed_liquid` says.
 
     Args:
         position_step: A; force_step: eV/A.
@@ -33,8 +34,10 @@ def pack(frames: Frames, path: str | Path, *, position_step: float = 2.5e-4, for
     Raises:
         ValueError: if something is missing or a value does not fit into 16 bits at that step.
     """
-    if frames.forces is None or frames.energies is None or frames.cell is not None:
-        raise ValueError("frames: packed files hold positions, forces and energies of systems that are not periodic")
+    if frames.cell is not None:
+        return packed_liquid.pack(frames, path, KIND, position_step=position_step, force_step=force_step)
+    if frames.forces is None or frames.energies is None:
+        raise ValueError("frames: packed files hold positions, forces and energies; one of them is missing")
     x = frames.positions.double()
     offset = float(frames.energies.double().mean())
     arrays = {
@@ -54,6 +57,8 @@ def pack(frames: Frames, path: str | Path, *, position_step: float = 2.5e-4, for
 def unpack(path: str | Path) -> Frames:
     """Read what :func:`pack` wrote: positions and forces in float32, energies in float64."""
     arrays, meta = read_npz(path, kind=KIND)
+    if meta["version"] == packed_liquid.VERSION:
+        return packed_liquid.unpack(arrays, meta)
     positions = torch.from_numpy(arrays["positions"].astype(np.float64) * meta["position_step"]).float()
     return Frames(
         positions=positions,
