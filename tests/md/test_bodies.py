@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mlmd import units
 from mlmd.forces import Evaluation, energy_forces
 from mlmd.md import (
     CSVR,
@@ -26,7 +27,8 @@ from mlmd.md import (
 from mlmd.md.barostats import internal_pressure
 from mlmd.md.bodies import centres, joined, molecular_stress
 from mlmd.neighbors import neighbors
-from mlmd.potentials.pair import LennardJones
+from mlmd.potentials.accelerated import accelerated
+from mlmd.potentials.pair import Excluding, LennardJones
 from mlmd.segment import segment_sum
 from mlmd.system import System
 
@@ -197,3 +199,74 @@ def test_a_barostat_inside_constraints_is_refused() -> None:
     _, _, bonds = liquid()
     with pytest.raises(ValueError, match="put CellRescaling around Constrained"):
         Constrained(CellRescaling(Langevin(1.0, 1.0, 1.0), 0.0, 1.0, 99.0), bonds)  # type: ignore[arg-type]
+
+
+EDGE, LENGTH, HEAVY, LIGHT = 15.5, 3.0, 30.0, 10.0
+PRESSURE, WARM = 300 * units.bar, 150 * units.kelvin
+EPSILON, SIGMA, CUTOFF, ONSET = 0.0085, 3.4, 6.8, 5.8
+
+
+def dumbbells(replicas: int) -> tuple[System, RigidBonds]:
+    """Boxes of 32 rigid dumbbells, which do not see each other's replicas."""
+    centre = torch.cartesian_prod(torch.arange(2), torch.arange(4), torch.arange(4)).double() * EDGE / 4
+    centre[:, 0] *= 2
+    ends = torch.tensor([[0.0, 0.0, 0.0], [LENGTH, 0.0, 0.0]]).double()
+    masses = torch.tensor([HEAVY, LIGHT] * 32) * units.amu
+    system = System.single((centre[:, None] + ends).reshape(-1, 3), masses=masses, cell=EDGE).replicate(replicas)
+    return system, RigidBonds.of(system, [(k, k + 1) for k in range(0, 64, 2)])
+
+
+@pytest.mark.slow
+def test_a_liquid_of_rigid_dumbbells_has_the_density_of_openmm(record_property) -> None:
+    """OpenMM moves whole molecules too, but by a Monte Carlo rule that knows no pressure; the same switched Lennard-Jones law."""
+    openmm = pytest.importorskip("openmm")
+    replicas, g = 16, torch.Generator().manual_seed(6)
+    system, bonds = dumbbells(replicas)
+    law = accelerated(Excluding(LennardJones(EPSILON, SIGMA, CUTOFF, onset=ONSET).double(), [(0, 1)], size=2, hops=1))
+    start = constrain(rest(system, thermal_velocities(system, WARM, g)), bonds)
+    thermostat = Constrained(Langevin(2 * units.fs, WARM, 5 / units.ps), bonds)
+    (start,) = simulate(start, law, thermostat, 1500, every=1500, generator=g)
+    barostat = CellRescaling(thermostat, PRESSURE, 5e-4 / units.bar, 0.5 * units.ps, every=10)
+    states = list(simulate(start, law, barostat, 15_000, every=50, generator=g))[60:]
+    ours = torch.stack([torch.linalg.det(s.system.cell) for s in states]).mean(0)
+    mean, error = float(ours.mean()), float(ours.std()) / replicas**0.5
+    with torch.no_grad():
+        agreed = float(law(system.select([0]), neighbors(system.select([0]), CUTOFF)))
+    context = openmm_dumbbells(openmm)
+    theirs_energy = context.getState(getEnergy=True).getPotentialEnergy()._value * units.kJ_mol
+    assert agreed == pytest.approx(theirs_energy, rel=1e-6)
+    context.getIntegrator().step(20_000)
+    volumes = []
+    for _ in range(2000):
+        context.getIntegrator().step(100)
+        volumes.append(context.getState().getPeriodicBoxVolume()._value * 1000)
+    blocks = np.array(volumes).reshape(20, -1).mean(1)
+    theirs, their_error = float(blocks.mean()), float(blocks.std(ddof=1)) / 20**0.5
+    record_property("volume here and in OpenMM, A^3", [mean, error, theirs, their_error])
+    assert max(error, their_error) < 0.01 * mean
+    assert mean == pytest.approx(theirs, abs=3 * (error**2 + their_error**2) ** 0.5)
+
+
+def openmm_dumbbells(openmm):
+    """The same liquid as one context, at a constant pressure."""
+    mm, law = openmm.System(), openmm.NonbondedForce()
+    law.setNonbondedMethod(openmm.NonbondedForce.CutoffPeriodic)
+    law.setCutoffDistance(CUTOFF / 10)
+    law.setUseSwitchingFunction(True)
+    law.setSwitchingDistance(ONSET / 10)
+    law.setUseDispersionCorrection(False)
+    mm.setDefaultPeriodicBoxVectors(*(np.eye(3) * EDGE / 10))
+    for k in range(64):
+        mm.addParticle((HEAVY, LIGHT)[k % 2])
+        law.addParticle(0.0, SIGMA / 10, EPSILON / units.kJ_mol)
+    for k in range(0, 64, 2):
+        mm.addConstraint(k, k + 1, LENGTH / 10)
+        law.addException(k, k + 1, 0.0, 1.0, 0.0)
+    mm.addForce(law)
+    mm.addForce(openmm.MonteCarloBarostat(PRESSURE / units.bar, WARM / units.kelvin, 10))
+    integrator = openmm.LangevinMiddleIntegrator(WARM / units.kelvin, 5.0, 0.002)
+    integrator.setRandomNumberSeed(1)
+    context = openmm.Context(mm, integrator, openmm.Platform.getPlatformByName("CPU"), {"Threads": "1"})
+    context.setPositions(dumbbells(1)[0].positions.numpy() / 10)
+    context.setVelocitiesToTemperature(WARM / units.kelvin, 1)
+    return context
