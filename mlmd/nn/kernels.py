@@ -1,4 +1,4 @@
-"""Loops over pairs for tabulated filters, compiled by numba: no array of the size pairs x features is ever made.
+"""Loops over pairs, compiled by numba; with tabulated filters no array of the size pairs x features is ever made.
 
 Serial on purpose: every unordered pair is visited once and written to both of its particles.
 """
@@ -17,20 +17,19 @@ Floats = NDArray[np.floating]
 @jit
 def near_pairs(
     x: Floats, i: Integers, j: Integers, shift: Integers, cell: Floats, batch: Integers,
-    periodic: bool, cutoff: float, cells: int, near: Integers, vector: Floats, spline: Floats,
+    periodic: bool, cutoff: float, near: Integers, vector: Floats, distance: Floats,
 ) -> int:  # fmt: skip
-    """Finds the pairs within the cutoff and the four cubic B-splines alive at their distance; returns their number E.
+    """Finds the pairs within the cutoff; returns their number E.
 
     Args:
         x: (N, 3) positions; i, j: (P,) every unordered pair once; shift: (P, 3); cell: (S, 3, 3); batch: (N,).
-        cells: intervals of the table on [0, cutoff].
-        near: (3, P), filled with i, j and the first row of the table; vector: (P, 3), filled from i to j;
-        spline: (2, P, 4), filled with values and slopes by distance. Only the first E entries are written.
+        near: (3, P), the first two filled with i and j; vector: (P, 3), filled from i to j; distance: (P,). Only the first E
+            entries are written.
 
     Returns:
         E, or -1 if the list names a particle that is not there.
     """
-    n, size, per_length = len(x), len(i), cells / cutoff
+    n, size = len(x), len(i)
     count = 0
     for p in range(size):
         a, b = i[p], j[p]
@@ -46,19 +45,71 @@ def near_pairs(
                 d2 += s * c[k, 2]
         r = np.sqrt(d0 * d0 + d1 * d1 + d2 * d2)
         if r >= cutoff:
-            continue
-        u = r * per_length
-        k = min(int(u), cells - 1) if u >= 0 else 0  # NaN stays in the list and reaches the energy through its place
-        t = u - k
-        s = 1 - t
-        near[0, count], near[1, count], near[2, count] = a, b, k
+            continue  # NaN stays in the list and reaches the energy through its place
+        near[0, count], near[1, count] = a, b
         vector[count, 0], vector[count, 1], vector[count, 2] = d0, d1, d2
-        spline[0, count, 0], spline[0, count, 3] = s * s * s / 6, t * t * t / 6
-        spline[0, count, 1], spline[0, count, 2] = (t * t * (3 * t - 6) + 4) / 6, (s * s * (3 * s - 6) + 4) / 6
-        spline[1, count, 0], spline[1, count, 3] = -0.5 * per_length * s * s, 0.5 * per_length * t * t
-        spline[1, count, 1], spline[1, count, 2] = per_length * t * (1.5 * t - 2), -per_length * s * (1.5 * s - 2)
+        distance[count] = r
         count += 1
     return count
+
+
+@jit
+def place_splines(distance: Floats, count: int, per_length: float, cells: int, near: Integers, spline: Floats) -> None:
+    """The four cubic B-splines alive at every distance of a table with ``cells`` intervals, ``per_length`` of them in an Angstrom.
+
+    Fills near[2] with the first row of the table, and ``spline`` (2, P, 4) with values and slopes.
+    """
+    for e in range(count):
+        u = distance[e] * per_length
+        k = min(int(u), cells - 1) if u >= 0 else 0
+        t = u - k
+        s = 1 - t
+        near[2, e] = k
+        spline[0, e, 0], spline[0, e, 3] = s * s * s / 6, t * t * t / 6
+        spline[0, e, 1], spline[0, e, 2] = (t * t * (3 * t - 6) + 4) / 6, (s * s * (3 * s - 6) + 4) / 6
+        spline[1, e, 0], spline[1, e, 3] = -0.5 * per_length * s * s, 0.5 * per_length * t * t
+        spline[1, e, 1], spline[1, e, 2] = per_length * t * (1.5 * t - 2), -per_length * s * (1.5 * s - 2)
+
+
+@jit
+def sum_filtered(near: Integers, filters: Floats, envelope: Floats, sent: Floats, out: Floats) -> None:
+    r"""Adds the messages :math:`m_i=\sum_jf_{ij}W_{ij}\odot y_j` to ``out`` (n, F): filters W (E, F), envelope f (E,), sent y (n, F)."""
+    width = sent.shape[1]
+    for e in range(len(envelope)):
+        a, b, f, w = near[0, e], near[1, e], envelope[e], filters[e]
+        ya, yb, mine, theirs = sent[a], sent[b], out[a], out[b]
+        for k in range(width):
+            mine[k] += f * w[k] * yb[k]
+        for k in range(width):
+            theirs[k] += f * w[k] * ya[k]
+
+
+@jit
+def pull_filtered(
+    near: Integers, filters: Floats, envelope: Floats, sent: Floats, grad: Floats, need: bool, out: Floats, by_filter: Floats,
+    by_envelope: Floats,
+) -> None:  # fmt: skip
+    r"""The reverse of :func:`sum_filtered` for ``grad`` :math:`\gamma=\partial E/\partial m`, (n, F).
+
+    Fills ``by_filter`` (E, F) with :math:`f_{ij}(\gamma_i\odot y_j+\gamma_j\odot y_i)`, adds the derivative by f to ``by_envelope``
+    (E,) and, if there is ``need`` of it, the derivative by y to ``out`` (n, F).
+    """
+    width, zero = sent.shape[1], filters.dtype.type(0)
+    for e in range(len(envelope)):
+        a, b, f, w, dw = near[0, e], near[1, e], envelope[e], filters[e], by_filter[e]
+        ya, yb, ga, gb, mine, theirs = sent[a], sent[b], grad[a], grad[b], out[a], out[b]
+        total = zero
+        for k in range(width):
+            both = ga[k] * yb[k] + gb[k] * ya[k]
+            total += both * w[k]
+            dw[k] = f * both
+        by_envelope[e] += total
+        if not need:
+            continue
+        for k in range(width):
+            mine[k] += f * w[k] * gb[k]
+        for k in range(width):
+            theirs[k] += f * w[k] * ga[k]
 
 
 @jit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,10 @@ class GaussianBasis(nn.Module):
         """(P,) -> (P, size)."""
         x = (r[:, None] - self.centres.to(r.dtype)) * self.scale
         return torch.exp(-(x * x).clamp(max=FLOOR))
+
+    def slope(self, r: Tensor, value: Tensor) -> Tensor:
+        """dg/dr (P, size) from the values (P, size) at distances (P,)."""
+        return (self.centres.to(r.dtype) - r[:, None]).mul_(value).mul_(2.0 * self.scale**2)
 
 
 @configurable
@@ -102,6 +107,10 @@ class CosineEnvelope(nn.Module):
         x = r.clamp(max=self.cutoff) * (math.pi / self.cutoff)
         return torch.where(r < self.cutoff, 0.5 * (torch.cos(x) + 1.0), torch.zeros_like(r))
 
+    def slope(self, r: Tensor, value: Tensor) -> Tensor:
+        """df/dr (P,) at distances (P,)."""
+        return torch.sin(r.clamp(max=self.cutoff) * (math.pi / self.cutoff)) * (-0.5 * math.pi / self.cutoff)
+
 
 @configurable
 class PolynomialEnvelope(nn.Module):
@@ -122,3 +131,14 @@ class PolynomialEnvelope(nn.Module):
         if self.smoothness == 2:
             return 1.0 - t**3 * (10.0 - t * (15.0 - 6.0 * t))
         return 1.0 - t**4 * (35.0 - t * (84.0 - t * (70.0 - 20.0 * t)))
+
+
+def slope_of(function: Callable[[Tensor], Tensor], r: Tensor) -> Tensor:
+    """dW/dr (P, ...) of a function of distances (P,) -> (P, ...): the vector-Jacobian product v . W' differentiated by v."""
+    with torch.enable_grad():
+        r = r.detach().requires_grad_()
+        value = function(r)
+        v = torch.ones_like(value, requires_grad=True)
+        (product,) = torch.autograd.grad(value, r, v, create_graph=True)
+        (slope,) = torch.autograd.grad(product.sum(), v)
+    return slope.detach()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor, nn
 
+from mlmd import jit
 from mlmd.neighbors.pairs import Pairs
 from mlmd.nn.edges import edges_within
 from mlmd.nn.radial import CosineEnvelope, GaussianBasis
-from mlmd.potentials.compose import Potential, need_pairs
+from mlmd.nn.schnet_forces import reverse_pass
+from mlmd.potentials.compose import Potential, in_closed_form, need_pairs
 from mlmd.segment import segment_sum
 from mlmd.store import configurable
 from mlmd.system import System
@@ -63,6 +66,13 @@ class SchNet(Potential):
         self.senders = nn.ModuleList(nn.Linear(F, F, bias=False) for _ in range(T))
         self.updates = nn.ModuleList(_mlp(F, F, F) for _ in range(T))
         self.readout = nn.Sequential(nn.Linear(F, F // 2), ssp(), nn.Linear(F // 2, 1))
+
+    def analytic(self, system: System, pairs: Pairs | None) -> tuple[Tensor, Tensor]:
+        """Energy (S,) and forces (N, 3) without a graph: on a CPU with numba by a reverse pass written out, else by autograd."""
+        on_cpu = self.embedding.weight.device.type == "cpu" and system.positions.device.type == "cpu"
+        if on_cpu and jit.available() and not torch.compiler.is_compiling():
+            return reverse_pass(self, system, need_pairs(pairs, self))
+        return in_closed_form(self.forward, system, pairs)
 
     def forward(self, system: System, pairs: Pairs | None) -> Tensor:
         """Energy of every system, (S,), in eV."""

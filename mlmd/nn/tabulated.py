@@ -23,6 +23,8 @@ from mlmd.forces import energy_forces
 from mlmd.neighbors.pairs import Pairs
 from mlmd.nn import kernels
 from mlmd.nn.edges import Edges, edges_within
+from mlmd.nn.near import Near
+from mlmd.nn.radial import slope_of
 from mlmd.nn.schnet import SchNet
 from mlmd.potentials.compose import Potential, need_pairs
 from mlmd.segment import segment_sum
@@ -60,7 +62,7 @@ def spline_table(function: Callable[[Tensor], Tensor], cutoff: float, cells: int
     Splines, 1978).
     """
     r = torch.linspace(0.0, cutoff, cells + 1, dtype=torch.float64)
-    value, slope = function(r).detach(), _slope(function, r[[0, -1]])
+    value, slope = function(r).detach(), slope_of(function, r[[0, -1]])
     h = cutoff / cells
     bands = np.zeros((5, cells + 3))  # bands[2 + row - column, column]
     bands[1, 2:], bands[2, 1:-1], bands[3, :-2] = 1.0, 4.0, 1.0
@@ -68,17 +70,6 @@ def spline_table(function: Callable[[Tensor], Tensor], cutoff: float, cells: int
     bands[4, -3], bands[3, -2], bands[2, -1] = -1.0, 0.0, 1.0
     right = torch.cat([2 * h * slope[:1], 6 * value, 2 * h * slope[1:]])
     return torch.from_numpy(solve_banded((2, 2), bands, right.numpy()))
-
-
-def _slope(function: Callable[[Tensor], Tensor], r: Tensor) -> Tensor:
-    """dW/dr (P, F): the vector-Jacobian product v . W' differentiated by v."""
-    with torch.enable_grad():
-        r = r.detach().requires_grad_()
-        value = function(r)
-        v = torch.ones_like(value, requires_grad=True)
-        (product,) = torch.autograd.grad(value, r, v, create_graph=True)
-        (slope,) = torch.autograd.grad(product.sum(), v)
-    return slope
 
 
 def spline_weights(r: Tensor, cutoff: float, cells: int) -> tuple[Tensor, Tensor]:
@@ -125,34 +116,21 @@ class _Filters(Protocol):
         ...
 
 
-class Near:
-    """The pairs of a list within the cutoff, with the weights and slopes of the splines at their distance, for compiled loops.
-
-    index (3, P): i, j and first row of the table; vector (P, 3); spline (2, P, 4); the first ``count`` entries are meant.
-
-    Raises:
-        ValueError: if the list names particles that are not in the system.
-    """
+class NearSplines(Near):
+    """With the weights and slopes of the splines at every distance, (2, P, 4), and the first row of the table in ``index``."""
 
     def __init__(self, system: System, pairs: Pairs, cutoff: float, tables: Tensor):
-        half = pairs.half
-        x, cell = system.positions.detach().contiguous(), system.cell.detach().contiguous()
-        i, j = half.index.numpy()
-        index = torch.empty(3, len(half), dtype=torch.long)
-        vector, spline = x.new_empty(len(half), 3), tables.new_empty(2, len(half), 4)
-        self.index, self.vector, self.spline = index.numpy(), vector.numpy(), spline.numpy()
-        box = (half.shift.numpy(), cell.numpy(), system.batch.numpy(), system.periodic)
-        found = (cutoff, tables.shape[1] - 3, self.index, self.vector, self.spline)
-        self.count = kernels.near_pairs(x.numpy(), i, j, *box, *found)
-        if self.count < 0:
-            raise ValueError(f"pairs name particles beyond the {len(system)} of the system: make the list for this system")
+        super().__init__(system, pairs, cutoff)
+        cells = tables.shape[1] - 3
+        self.spline = tables.new_empty(2, len(self.distance), 4).numpy()
+        kernels.place_splines(self.distance, self.count, cells / cutoff, cells, self.index, self.spline)
 
 
 class _Loops:
     """By compiled loops over the pairs, on a CPU."""
 
     def __init__(self, system: System, pairs: Pairs, cutoff: float, tables: Tensor):
-        self.system, self.tables, self.near = system, tables, Near(system, pairs, cutoff, tables)
+        self.system, self.tables, self.near = system, tables, NearSplines(system, pairs, cutoff, tables)
         self.dr = tables.new_zeros(self.near.count).numpy()
 
     def push(self, t: int, sent: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from mlmd.neighbors.pairs import Pairs
 from mlmd.nn import kernels
 from mlmd.nn.edges import edges_within
 from mlmd.nn.painn import PaiNN, _messages, _update
-from mlmd.nn.tabulated import Near, spline_rows, spline_table, spline_weights
+from mlmd.nn.tabulated import NearSplines, spline_rows, spline_table, spline_weights
 from mlmd.potentials.compose import Potential, in_closed_form, need_pairs
 from mlmd.segment import segment_sum
 from mlmd.store import configurable
@@ -25,7 +25,7 @@ class _Messenger:
     """Geometry of one configuration, and what the reverse of the messages collects about it."""
 
     def __init__(self, system: System, pairs: Pairs, cutoff: float, tables: Tensor):
-        self.near, self.tables, self.positions = Near(system, pairs, cutoff, tables), tables, system.positions.detach()
+        self.near, self.tables, self.positions = NearSplines(system, pairs, cutoff, tables), tables, system.positions.detach()
         count = self.near.count
         self.unit, self.dr, self.du = (tables.new_zeros(count, *more).numpy() for more in ((3,), (), (3,)))
         kernels.pair_directions(self.near.vector, count, self.unit)
