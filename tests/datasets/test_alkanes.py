@@ -110,4 +110,4 @@ def bond_separations(bonded):
 
 
 def angle(u, v):
-    return np.arccos(u @ v / np.linalg.norm(u) / np.linalg.norm(v))
+    return np.arccos(np.clip(u @ v / np.linalg.norm(u) / np.linalg.norm(v), -1, 1))
