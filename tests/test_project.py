@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted(p for p in (ROOT / "notebooks").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+NOT_IN_CONDA = {"benchmark"}  # rivals that only the benchmarks measure: gigabytes that no user of the library needs
 CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base", "MDAnalysis": "mdanalysis", "tblite": "tblite-python"}
 
 
@@ -29,7 +30,8 @@ def _conda_requirements() -> dict[str, str]:
 
 def test_the_conda_environment_asks_for_what_pyproject_asks_for():
     project = _project()
-    wanted = [*project["dependencies"], *(r for extra in project["optional-dependencies"].values() for r in extra)]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *(r for name in extras if name not in NOT_IN_CONDA for r in extras[name])]
     expected = {CONDA_NAMES.get(n, n): c for n, c in map(_requirement, wanted)}
     expected["python"] = project["requires-python"]
     assert _conda_requirements() == expected
