@@ -37,8 +37,8 @@ class IterativeBoltzmannInversion:
     .. math:: u_{k+1}(r)=u_k(r)+\alpha\,kT\ln\frac{g_k(r)}{g_{ref}(r)}+A\,(1-r/r_c)
 
     with :math:`A=3r_c(P_{ref}-P)/(2\pi\rho^2\int_0^{r_c}r^3g\,dr)` times ``pressure_share`` if a pressure is wanted
-    (Wang, Junghans and Kremer, Eur. Phys. J. E 28, 221 (2009)). Where one of the two g is (almost) zero, the correction of the
-    nearest bin in which both are not is used.
+    (Wang, Junghans and Kremer, Eur. Phys. J. E 28, 221 (2009)). A g below 1e-4 counts as 1e-4; where both are, the correction of
+    the nearest bin is used in which one is not.
 
     Args:
         kT: eV. damping: alpha. pressure: P_ref in eV/A^3, None: whatever comes out. pressure_share: of A.
@@ -62,11 +62,11 @@ class IterativeBoltzmannInversion:
         """The next values (R, I) in eV."""
         rows = []
         for g, reference in zip(sample.g, target.g):
-            both = (g > VISIBLE) & (reference > VISIBLE)
-            if not both.any():
+            if not ((g > VISIBLE) & (reference > VISIBLE)).any():
                 raise ValueError("g and its target overlap nowhere: start from the Boltzmann inversion of the target")
-            change = self.damping * self.kT * np.log(np.where(both, g, 1.0) / np.where(both, reference, 1.0))
-            rows.append(at_knots(target, basis, change, both) - at_cutoff(target, basis, change, both))
+            seen = (g > VISIBLE) | (reference > VISIBLE)
+            change = self.damping * self.kT * np.log(np.maximum(g, VISIBLE) / np.maximum(reference, VISIBLE))
+            rows.append(at_knots(target, basis, change, seen) - at_cutoff(target, basis, change, seen))
         ramp = self._ramp(sample, target, basis) * (1 - basis.knots[:-1] / basis.cutoff)
         return sample.values + torch.from_numpy(np.stack(rows)) + ramp
 

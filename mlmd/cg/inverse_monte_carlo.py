@@ -43,8 +43,8 @@ class InverseMonteCarlo:
 
     def __call__(self, sample: Sample, target: TargetRDF, basis: PairSplines) -> Tensor:
         """The next values (R, I) in eV."""
-        seen = (sample.g > VISIBLE) & (target.g > VISIBLE) & (target.r < basis.cutoff + target.width / 2)
-        if not seen.any():
+        seen = (sample.g > VISIBLE) & (target.r < basis.cutoff + target.width / 2)
+        if not (seen & target.sampled).any():
             raise ValueError("g and its target overlap nowhere: start from the Boltzmann inversion of the target")
         counts = sample.counts[:, seen]
         excess = counts.mean(0) - (target.g * sample.ideal)[seen]

@@ -24,7 +24,7 @@ from mlmd.potentials.spline import rows_of, type_table
 from mlmd.system import System
 
 Array = NDArray[np.float64]
-FINE = 20  # parts of a bin: sums over pairs of smooth functions are taken from the middles of these
+FINE = 50  # parts of a bin: sums over pairs of smooth functions are taken from the middles of these
 BLOCKS = 10  # of a run, for standard errors
 
 

@@ -45,8 +45,7 @@ class TargetRDF:
             raise ValueError("r is not a uniform increasing grid: g(r) is averaged over bins of one width, histogram it so")
         r = np.linspace(r[0], r[-1], len(r))
         width = r[1] - r[0]
-        below = max(0, int(np.floor(r[0] / width - 0.5 + 1e-9)))
-        below -= int(r[0] - below * width <= 0)
+        below = max(0, int(np.ceil(r[0] / width - 1e-6)) - 1)
         object.__setattr__(self, "r", np.concatenate([r[0] - width * np.arange(below, 0, -1), r]))
         object.__setattr__(self, "g", np.pad(g, ((0, 0), (below, 0))))
         for pair, row in zip(self.types, self.g):
@@ -116,8 +115,6 @@ class TargetRDF:
             raise ValueError(
                 f"system holds {system.n_systems} boxes with pbc={system.pbc.tolist()}: give one box, periodic in all directions"
             )
-        check_cutoff(system.cell, system.pbc, float(self.edges[-1]))
-        self.pair_counts(system)
         density = len(system) / float(torch.linalg.det(system.cell[0].double()).abs())
         peak = float(self.r[first_peak(self.g[0])])
         reduced = peak * density ** (1 / 3)
@@ -131,6 +128,8 @@ class TargetRDF:
                 f"the first peak of the target is at {peak:g} A but the box holds {density:.3g} beads per A^3, {reduced:.2g} mean distances "
                 "away: is the box in nm? Multiply positions and cell by 10"
             )
+        check_cutoff(system.cell, system.pbc, float(self.edges[-1]))
+        self.pair_counts(system)
 
 
 def first_peak(g: Array) -> int:
