@@ -20,7 +20,7 @@ N_CARBONS = 24
 N_MOLECULES = 32
 START_DENSITY = 0.66  # g/cm^3, to which the start is compressed
 CUTOFF = 12.0  # A
-PROTOCOL = Protocol(temperature=500.0, dt_fs=4.0, frame_ps=0.2, equilibration_ps=200.0)
+PROTOCOL = Protocol(temperature=500.0, dt_fs=4.0, frame_ps=0.2, equilibration_ps=120.0)
 
 
 def recipe(n_molecules: int = N_MOLECULES) -> Recipe:

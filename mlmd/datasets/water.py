@@ -157,8 +157,8 @@ def system(model: Model, n_molecules: int, *, edge: float, cutoff: float = CUTOF
 
 
 def protocol(model: Model) -> Protocol:
-    """2 fs, a frame every 0.1 ps; 40 ps at constant pressure."""
-    return Protocol(temperature=model.temperature, dt_fs=2.0, frame_ps=0.1, equilibration_ps=40.0, settle_ps=5.0)
+    """2 fs, a frame every 0.1 ps; 30 ps at constant pressure."""
+    return Protocol(temperature=model.temperature, dt_fs=2.0, frame_ps=0.1, equilibration_ps=30.0, settle_ps=5.0)
 
 
 def recipe(model: Model, n_molecules: int = N_MOLECULES) -> Recipe:
