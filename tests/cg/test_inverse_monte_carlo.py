@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+import torch
+
+from mlmd.cg.inverse_monte_carlo import InverseMonteCarlo, newton
+from mlmd.cg.pair_relative_entropy import PairRelativeEntropy, bin_means
+from tests.cg.liquids import DiluteGas, gas_target
+
+
+def test_the_step_solves_the_linear_response_of_a_model_with_known_covariance():
+    """Normal counts of covariance C respond to a potential x by exactly -C x (kT = 1): what x did is what the step undoes."""
+    random = np.random.default_rng(0)
+    mixed = random.normal(size=(6, 6)) + 3 * np.eye(6)
+    covariance, truth = mixed @ mixed.T, random.normal(size=6)
+    torch.testing.assert_close(
+        torch.from_numpy(newton(covariance, covariance @ truth, snapshots=10**9, width=1.0)),
+        torch.from_numpy(truth),
+        atol=1e-6,
+        rtol=0,
+    )
+
+
+def test_the_prior_damps_what_the_data_do_not_determine_and_nothing_else():
+    covariance = np.diag([100.0, 1e-9])
+    solved = newton(covariance, np.array([100.0, 1e-3]), snapshots=100, width=0.5)
+    assert solved[0] == pytest.approx(1.0, rel=1e-3)
+    assert abs(solved[1]) < 0.03  # without: a million
+
+
+def test_the_prior_is_the_most_probable_answer_of_bayes():
+    """Normal prior of width w, data C x + noise of covariance C / F: the maximum of the posterior, by its own normal equations."""
+    random = np.random.default_rng(1)
+    mixed = random.normal(size=(4, 4))
+    C, d, F, w = mixed @ mixed.T + 0.1 * np.eye(4), random.normal(size=4), 50, 0.3
+    precision = C @ np.linalg.inv(C / F) @ C + np.eye(4) / w**2
+    expected = np.linalg.solve(precision, C @ np.linalg.inv(C / F) @ d)
+    np.testing.assert_allclose(newton(C, d, F, w), expected, rtol=1e-8)
+
+
+@pytest.mark.parametrize("method", [InverseMonteCarlo(1.0), PairRelativeEntropy(1.0, step=1.0)], ids=["bins", "splines"])
+def test_one_step_undoes_a_small_error_of_a_dilute_gas(method):
+    target, truth = gas_target()
+    gas = DiluteGas(target, snapshots=2000)
+    wave = 0.05 * torch.sin(3 * gas.basis.knots[:-1])[None] * (1 - gas.basis.knots[:-1] / gas.basis.cutoff)
+    after = method(gas.sample(truth + wave), target, gas.basis)
+    visible = gas.g(truth)[0, 7:-3] > 0.5
+    assert float((after - truth)[0, visible].abs().max()) < 0.2 * float(wave[0, visible].abs().max())
+
+
+def test_the_mean_of_a_function_in_a_bin_is_its_integral_over_the_shell():
+    target, _ = gas_target()
+    basis = DiluteGas(target).basis
+    means = bin_means(target, basis)
+    low, high = target.edges[10:12]
+    r = torch.linspace(low, high, 20001, dtype=torch.float64)
+    fine = basis.functions(r)[0]
+    exact = torch.trapezoid(fine * r[:, None] ** 2, r, dim=0) * 3 / (high**3 - low**3)
+    np.testing.assert_allclose(means[10], exact.numpy(), atol=1e-4)  # middles of 50 parts: h^2 f'' / 24 is 5e-5
+
+
+@pytest.mark.parametrize("changes", [{"kT": -1.0}, {"width": 0.0}, {"step": 0.0}, {"largest": 0.0}])
+@pytest.mark.parametrize("method", [InverseMonteCarlo, PairRelativeEntropy])
+def test_arguments_that_make_no_sense_are_refused(method, changes):
+    with pytest.raises(ValueError, match="must be positive"):
+        method(**({"kT": 1.0} | changes))
+
+
+def test_a_g_that_meets_its_target_nowhere_is_refused():
+    target, truth = gas_target()
+    gas = DiluteGas(target)
+    sample = gas.sample(truth)
+    sample.counts[:] = 0.0
+    with pytest.raises(ValueError, match="overlap nowhere"):
+        InverseMonteCarlo(1.0)(sample, target, gas.basis)
