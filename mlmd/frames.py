@@ -138,6 +138,46 @@ class Frames:
         }
         return replace(self, topology=self.topology.subset(index), energies=None, provenance=note, **per_atom)
 
+    def enlarged(self, repeats: Sequence[int]) -> Frames:
+        """The frames of a box (na, nb, nc) times as long along its lattice vectors: molecules whole, topology repeated.
+
+        Positions, masses and types as :meth:`System.enlarged` lays them out; forces are the same on every image; energies are
+        na nb nc times as large. The images move alike, so these frames hold no more statistics than the small box: they are a
+        start for a simulation.
+
+        Raises:
+            ValueError: frames without a cell, or repeats that are not three whole numbers of at least 1.
+        """
+        if self.cell is None:
+            raise ValueError("frames have no cell: only a periodic box can be enlarged")
+        whole = self.system(slice(None)) if not self.bonds else self._whole().system(slice(None))
+        large = whole.enlarged(repeats)
+        images = large.positions.shape[0] // (len(self) * self.n_atoms)
+        topology = self.topology
+        for _ in range(images - 1):
+            topology = topology.join(self.topology)
+        pairs = self.constraints
+        note = {**self.provenance, "enlarged": "x".join(str(k) for k in repeats)}
+        return replace(
+            self,
+            positions=large.dense(),
+            topology=topology,
+            forces=None if self.forces is None else self.forces.repeat(1, images, 1),
+            energies=None if self.energies is None else self.energies * images,
+            cell=large.cell,
+            masses=None if self.masses is None else self.masses.repeat(images),
+            types=None if self.types is None else self.types.repeat(images),
+            constraints=None if pairs is None else torch.cat([pairs + m * self.n_atoms for m in range(images)]),
+            provenance=note,
+        )
+
+    def _whole(self) -> Frames:
+        """Molecules joined along their bonds."""
+        from mlmd.cell import make_whole
+
+        assert self.cell is not None
+        return replace(self, positions=make_whole(self.positions, self.cell, self.bonds))
+
     def system(self, frame: int | slice = 0) -> System:
         """The given frame as a ``System``; a slice gives one system per frame."""
         frames = [frame] if isinstance(frame, int) else list(range(len(self)))[frame]

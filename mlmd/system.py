@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mlmd.cell import periodic_widths
+from mlmd.cell import completed, fractional, periodic_widths, spanning_tree
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +107,49 @@ class System:
             raise ValueError(f"k={k}: at least one copy is needed")
         return System.stack([self] * k)
 
+    def enlarged(self, repeats: Sequence[int], bonds: Iterable[tuple[int, int]] = ()) -> System:
+        r"""Every system as a box ``repeats`` = (na, nb, nc) times as long along its lattice vectors, filled with its images.
+
+        .. math:: x_{i,(p,q,r)}=x_i+p\,a+q\,b+r\,c,\qquad A\to\mathrm{diag}(n_a,n_b,n_c)\,A
+
+        The particles of the first image come first, then those of the next (r fastest), so molecules that lie one after
+        another still do. An energy whose cutoff fits into the small box is na nb nc times as large, and forces are the same.
+        For independent copies of a system there is :meth:`replicate`.
+
+        Args:
+            repeats: three whole numbers, 1 along directions that are not periodic.
+            bonds: pairs of particles of the whole batch. Molecules that a wrapped trajectory has cut are joined along them
+                first, each to lie where its first particle is; without bonds molecules must be whole already.
+
+        Raises:
+            ValueError: repeats that are not three whole numbers of at least 1, or over 1 where the system does not repeat.
+        """
+        n = _checked_repeats(repeats, self.pbc)
+        x = self.positions.clone()
+        filled = completed(self.cell, self.pbc)
+        for parent, child in spanning_tree(len(self), bonds):
+            s, d = int(self.batch[child]), x[child] - x[parent]
+            turns = fractional(d[None], filled[s]).round() * self.pbc[s]
+            x[child] -= (turns @ filled[s])[0]
+        steps = torch.cartesian_prod(*[torch.arange(k, dtype=x.dtype, device=x.device) for k in n])
+        shift = torch.einsum("kj,sji->ksi", steps, self.cell)[:, self.batch]  # (images, N, 3)
+        batch = self.batch.repeat(len(steps))
+        order = torch.argsort(batch, stable=True)
+
+        def repeated(values: Tensor) -> Tensor:
+            return values.repeat(len(steps))[order]
+
+        return System(
+            positions=(x + shift).reshape(-1, 3)[order],
+            types=repeated(self.types),
+            masses=repeated(self.masses),
+            cell=self.cell * torch.tensor(n, dtype=x.dtype, device=x.device)[:, None],
+            pbc=self.pbc,
+            batch=batch[order],
+            charges=None if self.charges is None else repeated(self.charges),
+            size=None if self.size is None else self.size * len(steps),
+        )
+
     def at(self, positions: Tensor) -> System:
         """The same particles elsewhere: (N, 3), or (F, N, 3) for a batch of F snapshots of a single system."""
         if tuple(positions.shape[-2:]) != (len(self), 3) or positions.ndim not in (2, 3):
@@ -155,3 +198,13 @@ class System:
             if isinstance(value, Tensor) and (value.is_floating_point() or not floats_only):
                 moved[f.name] = value.to(target)
         return replace(self, **moved)
+
+
+def _checked_repeats(repeats: Sequence[int], pbc: Tensor) -> tuple[int, int, int]:
+    n = tuple(int(k) for k in repeats)
+    if len(n) != 3 or n != tuple(repeats) or min(n) < 1:
+        raise ValueError(f"repeats={tuple(repeats)}: give three whole numbers of at least 1, one for each lattice vector")
+    open_ones = [d for d in range(3) if n[d] > 1 and not bool(pbc[:, d].all())]
+    if open_ones:
+        raise ValueError(f"repeats={n}: lattice vector(s) {open_ones} are not periodic, give 1 there")
+    return n  # type: ignore[return-value]

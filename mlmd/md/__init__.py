@@ -12,6 +12,7 @@ from mlmd.md.reporters import DCD, Converged, Log, Progress, Recorder, Trajector
 from mlmd.md.settle import Settle
 from mlmd.md.simulate import simulate
 from mlmd.md.state import State, half_step_kT, rest, thermal_velocities
+from mlmd.md.supercell import enlarged
 from mlmd.md.tempering import Tempering
 from mlmd.md.thermostats import CSVR, NoseHooverChain
 from mlmd.md.trajectory import export, frames, to_mdtraj
@@ -44,6 +45,7 @@ __all__ = [
     "by_replica",
     "constrain",
     "constrained_kT",
+    "enlarged",
     "exchange",
     "export",
     "frames",
