@@ -8,7 +8,7 @@
 | cell | float64, F 3 3 | A |
 | masses, types, constraints | as in ``Frames`` | |
 
-Positions lie on a grid of ``position_step`` (A). For the first atom of a molecule its grid point is stored, for every other atom the
+Positions lie on a grid of ``position_step`` (A) about the middle of the cell. For the first atom of a molecule its grid point is stored, for every other atom the
 difference from that of its parent along the bonds. Differences of grid points are exact, so the rounding of an atom does not grow along its molecule; bytes of one significance beside each other
 compress better. Molecules are stored whole, with their first atoms in the cell.
 """
@@ -41,7 +41,7 @@ def pack(frames: Frames, path: str | Path, kind: str, *, position_step: float, f
         raise ValueError("frames: packed liquids hold positions, forces, energies and a cell; one of them is missing")
     assert frames.time is not None and frames.masses is not None and frames.types is not None
     tree = spanning_tree(frames.n_atoms, frames.bonds)
-    grid = np.rint(as_numpy(whole_in_cell(frames)) / position_step).astype(np.int64)
+    grid = np.rint(as_numpy(whole_in_cell(frames) - centres(frames.cell)) / position_step).astype(np.int64)
     steps = grid.copy()
     if tree:
         parent, child = np.array(tree).T
@@ -71,13 +71,13 @@ def unpack(arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> Frames:
     grid = _joined(arrays["positions"])
     for parent, child in spanning_tree(topology.n_atoms, [(a.index, b.index) for a, b in topology.bonds]):
         grid[:, child] += grid[:, parent]
-    rigid = torch.from_numpy(arrays["constraints"])
+    rigid, cell = torch.from_numpy(arrays["constraints"]), torch.from_numpy(arrays["cell"])
     return Frames(
-        positions=torch.from_numpy(grid * meta["position_step"]).float(),
+        positions=(torch.from_numpy(grid * meta["position_step"]) + centres(cell)).float(),
         topology=topology,
         forces=torch.from_numpy(_joined(arrays["forces"]) * meta["force_step"]).float(),
         energies=torch.from_numpy(arrays["energies"].astype(np.float64)) + meta["energy_offset"],
-        cell=torch.from_numpy(arrays["cell"]),
+        cell=cell,
         time=torch.arange(len(grid), dtype=torch.float64) * meta["time_step"],
         masses=torch.from_numpy(arrays["masses"]),
         types=torch.from_numpy(arrays["types"]),
@@ -85,6 +85,11 @@ def unpack(arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> Frames:
         kT=meta["kT"],
         provenance=meta["provenance"],
     )
+
+
+def centres(cell: torch.Tensor) -> torch.Tensor:
+    """Middle of every cell, (F, 1, 3) in A in float64."""
+    return cell.double().sum(1, keepdim=True) / 2
 
 
 def whole_in_cell(frames: Frames) -> torch.Tensor:
