@@ -247,10 +247,11 @@ def _lengths(x: Tensor, pairs: Tensor) -> Tensor:
 
 
 class _Memory(NamedTuple):
-    """The memory of the integrator inside, and the prepared constraints."""
+    """The memory of the integrator inside, the prepared constraints, and the degrees of freedom (S,) that they take away."""
 
     inner: Any
     solvers: tuple[Solver, ...]
+    removed: Tensor
 
     @property
     def kick(self) -> Tensor:
@@ -318,7 +319,7 @@ class Constrained:
             _check_satisfied(c.bonds, state.system)
         memory = state.memory.inner if isinstance(state.memory, _Memory) else state.memory
         inner = self._counted(state.system).init(replace(state, memory=memory)).memory
-        return replace(state, memory=_Memory(inner, tuple(c.solver(state.system) for c in sets)))
+        return replace(state, memory=_Memory(inner, tuple(c.solver(state.system) for c in sets), self.removed(state.system)))
 
     def noise(self, state: State, generator: torch.Generator | None) -> Noise:
         """Random numbers of the integrator inside."""
@@ -326,9 +327,9 @@ class Constrained:
 
     def step(self, state: State, force: Force, noise: Noise = None) -> State:
         """One time step."""
-        inner, solvers = state.memory
-        state = self._moved(replace(state, memory=inner), force, noise, solvers)
-        return replace(state, memory=_Memory(state.memory, solvers), step=state.step + 1)
+        c: _Memory = state.memory
+        state = self._moved(replace(state, memory=c.inner), force, noise, c.solvers)
+        return replace(state, memory=c._replace(inner=state.memory), step=state.step + 1)
 
     def conserved(self, state: State) -> Tensor:
         """(S,) what the integrator inside conserves, in eV; without a bath the energy."""

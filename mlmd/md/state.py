@@ -76,10 +76,15 @@ def per_particle(value: float | Tensor, system: System) -> Tensor:
 def half_step_kT(state: State) -> Tensor:
     """(S,) kinetic temperature of the velocities half a step on, v + (dt/2) F/m, in eV; without ``kick`` in the memory, ``kT``.
 
+    With rigid bonds, whose forces a kick does not know: 2 K / (3 n - removed) of the velocities as they are.
+
     Splittings around velocity Verlet sample positions far better than full-step velocities, whose temperature falls short by a
     factor 1 - (dt omega)^2/4 for a mode omega; half-step velocities do not.
     """
-    kick = _named("kick", state.memory)
+    kick, removed = _named("kick", state.memory), _named("removed", state.memory)
+    if removed is not None:
+        free = segment_sum(3 * torch.ones_like(state.system.masses), state.system.batch, state.system.n_systems) - removed
+        return 2 * state.kinetic_energy / free
     return state.kT if kick is None else replace(state, velocities=state.velocities + kick * state.forces).kT
 
 

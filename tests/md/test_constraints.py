@@ -9,7 +9,7 @@ from scipy import stats
 
 from mlmd import units
 from mlmd.errors import Unstable
-from mlmd.md import CSVR, Langevin, NoseHooverChain, VelocityVerlet, rest, simulate, thermal_velocities
+from mlmd.md import CSVR, Langevin, NoseHooverChain, VelocityVerlet, half_step_kT, rest, simulate, thermal_velocities
 from mlmd.md.constraints import Constrained, RigidBonds, constrain, constrained_kT
 from mlmd.md.settle import Settle
 from mlmd.segment import segment_sum
@@ -196,6 +196,7 @@ def test_kinetic_energy_is_shared_among_the_remaining_degrees_of_freedom():
     states = list(simulate(start, Field(), Constrained(Langevin(0.1, kT, 0.5), bonds), 200, every=10, generator=g))[3:]
     kinetic = torch.stack([s.kinetic_energy for s in states])
     assert kinetic.mean().item() == pytest.approx(11 / 2 * kT, abs=float(4 * kinetic.mean(0).std() / np.sqrt(300)))
+    torch.testing.assert_close(half_step_kT(states[-1]), constrained_kT(states[-1], bonds))  # what a log shows
 
 
 def bound_chain(systems, integrator, seed=6):
