@@ -25,21 +25,22 @@ class InverseMonteCarlo:
     .. math:: \langle S_a\rangle_{ref}-\langle S_a\rangle=-\beta\sum_b\mathrm{cov}(S_a,S_b)\,\Delta U_b
 
     with S_a the number of pairs in bin a. The covariance is nearly singular in the mode that changes the pressure and little else,
-    so the equation is solved for the most probable correction if values of ``width`` kT are expected beforehand:
-    :math:`(C+\lambda)\,\beta\Delta U=\langle S\rangle-\langle S\rangle_{ref}` with :math:`\lambda=1/(F\,width^2)` for F snapshots
-    (Tikhonov; Rosenberger, Hanke and van der Vegt, Eur. Phys. J. Special Topics 225, 1323 (2016)).
+    and a short run makes it more so: see :func:`newton` for how it is regularised (Tikhonov; Rosenberger, Hanke and van der Vegt,
+    Eur. Phys. J. Special Topics 225, 1323 (2016)).
 
     Args:
-        kT: eV. width: expected size of a correction in kT. step: factor on it. largest: limit of a correction in kT.
+        kT: eV. shrink: share s of independent pairs in the covariance. width: expected size of a correction in kT.
+        step: factor on a correction. largest: its limit in kT.
     """
 
     kT: float
-    width: float = 0.3
+    shrink: float = 0.1
+    width: float = 1.0
     step: float = 1.0
     largest: float = 1.0
 
     def __post_init__(self) -> None:
-        check_newton(self.kT, self.width, self.step, self.largest)
+        check_newton(self.kT, self.shrink, self.width, self.step, self.largest)
 
     def __call__(self, sample: Sample, target: TargetRDF, basis: PairSplines) -> Tensor:
         """The next values (R, I) in eV."""
@@ -47,10 +48,10 @@ class InverseMonteCarlo:
         if not (seen & target.sampled).any():
             raise ValueError("g and its target overlap nowhere: start from the Boltzmann inversion of the target")
         counts = sample.counts[:, seen]
-        excess = counts.mean(0) - (target.g * sample.ideal)[seen]
-        solved = newton(sample.covariance(counts, counts), excess, len(counts), self.width)
+        mean, wanted = counts.mean(0), (target.g * sample.ideal)[seen]
+        covariance = regularised(sample.covariance(counts, counts), np.diag(mean), len(counts), self.shrink, self.width)
         change = np.zeros(target.g.shape)
-        change[seen] = self.kT * self.step * solved
+        change[seen] = self.kT * self.step * np.linalg.solve(covariance, mean - wanted)
         rows = [
             at_knots(target, basis, c, s) - at_cutoff(target, basis, c, s) if s.any() else np.zeros(basis.intervals)
             for c, s in zip(change, seen)
@@ -58,13 +59,20 @@ class InverseMonteCarlo:
         return sample.values + limited(torch.from_numpy(np.stack(rows)), self.largest * self.kT)
 
 
-def newton(covariance: Array, excess: Array, snapshots: int, width: float) -> Array:
-    r"""Solve :math:`(C+\lambda)x=d` with :math:`\lambda=1/(F\,width^2)`: the most probable x if its values are normal with that width
-    and d is known to within the noise :math:`C/F` of F independent snapshots."""
-    return np.asarray(np.linalg.solve(covariance + np.eye(len(excess)) / (snapshots * width**2), excess), np.float64)
+def regularised(covariance: Array, independent: Array, snapshots: int, shrink: float, width: float) -> Array:
+    r"""The covariance to solve with, :math:`(1-s)\,C+s\,D+1/(F\,w^2)`.
+
+    D is what C would be for independent pairs (Poisson numbers). A covariance of K numbers from F snapshots has small eigenvalues
+    that are far too small unless F is many times K; shrinking it towards D bounds them (Ledoit and Wolf, J. Multivariate Anal. 88,
+    365 (2004)), and s = 1 is Boltzmann iteration to first order. The last term is a normal prior of width w (in kT) on the
+    solution, with data known to within the noise C / F of F independent snapshots; it acts where there are hardly any pairs.
+    """
+    return (1 - shrink) * covariance + shrink * independent + np.eye(len(covariance)) / (snapshots * width**2)
 
 
-def check_newton(kT: float, width: float, step: float, largest: float) -> None:
-    """Refuse arguments of a Newton step that are not positive."""
-    if not (kT > 0 and width > 0 and step > 0 and largest > 0):
-        raise ValueError(f"kT={kT}, width={width}, step={step}, largest={largest}: must be positive")
+def check_newton(kT: float, shrink: float, width: float, step: float, largest: float) -> None:
+    """Refuse arguments of a Newton step that are not positive, and a share of independent pairs above 1."""
+    if not (kT > 0 and 0 <= shrink <= 1 and width > 0 and step > 0 and largest > 0):
+        raise ValueError(
+            f"kT={kT}, shrink={shrink}, width={width}, step={step}, largest={largest}: must be positive, and shrink at most 1"
+        )

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from mlmd import units
-from mlmd.cg.liquid_sampler import LiquidSampler, Sample
+from mlmd.cg.liquid_sampler import BLOCKS, LiquidSampler, Sample
 from mlmd.cg.pair_splines import PairSplines
 from mlmd.cg.target_rdf import TargetRDF
 from mlmd.errors import Diverging, Unstable
@@ -61,7 +61,13 @@ class Iteration:
 
 
 def refine_pairs(
-    method: Correction, sampler: LiquidSampler, start: Tensor, *, tolerance: float = 0.02, iterations: int = 30
+    method: Correction,
+    sampler: LiquidSampler,
+    start: Tensor,
+    *,
+    tolerance: float = 0.02,
+    iterations: int = 30,
+    shortest: float = 1.0,
 ) -> Iterator[Iteration]:
     """Sample, compare with the target, correct, until max |g - g_ref| is below the tolerance.
 
@@ -71,6 +77,8 @@ def refine_pairs(
     Args:
         method: how values are corrected. sampler: box, target and basis; it goes on from where it is.
         start: (R, I) first values in eV. tolerance: of max |g - g_ref|. iterations: at most so many.
+        shortest: share of the sampler's steps made while the deviation is far above the noise that matters, growing to 1 as the
+            deviation falls to four tolerances. Below 1 only for methods that need no covariances, such as Boltzmann iteration.
 
     Yields:
         :class:`Iteration`. The generator ends after the first that is converged, or after the last.
@@ -80,8 +88,10 @@ def refine_pairs(
         Diverging: when the deviation has grown over three iterations in a row to well above the best, is not finite, or the box
             explodes; carries the best iteration.
     """
-    if not tolerance > 0 or iterations < 1:
-        raise ValueError(f"tolerance={tolerance}, iterations={iterations}: both must be positive")
+    if not tolerance > 0 or iterations < 1 or not 0 < shortest <= 1:
+        raise ValueError(
+            f"tolerance={tolerance}, iterations={iterations}, shortest={shortest}: must be positive, and shortest at most 1"
+        )
     floor = noise_floor(sampler)
     if floor > tolerance / 2:
         needed = int(np.ceil((2 * floor / tolerance) ** 2 * sampler.steps))
@@ -92,7 +102,7 @@ def refine_pairs(
     values, best, course = sampler.basis.checked(start), None, list[float]()
     for number in range(1, iterations + 1):
         try:
-            now = measured(sampler, values, number, tolerance)
+            now = measured(sampler, values, number, tolerance, _steps(sampler, course, tolerance, shortest))
         except Unstable as error:
             raise Diverging(f"the box exploded in iteration {number} ({error.reason}): {ADVICE}", best) from error
         course.append(now.deviation)
@@ -133,6 +143,13 @@ def noise_floor(sampler: LiquidSampler) -> float:
 def limited(correction: Tensor, largest: float) -> Tensor:
     """The correction scaled down as a whole so that none of its values is above ``largest``: far from the end, linear response errs."""
     return correction * min(1.0, largest / max(float(correction.abs().max()), 1e-300))
+
+
+def _steps(sampler: LiquidSampler, course: list[float], tolerance: float, shortest: float) -> int:
+    """Length of the next run: noise goes with its square root, and needs to be small beside the deviation only."""
+    share = min(1.0, max(shortest, (4 * tolerance / course[-1]) ** 2)) if course else shortest
+    blocks = 2 * BLOCKS * sampler.every
+    return max(blocks, round(share * sampler.steps / sampler.every) * sampler.every)
 
 
 def _grows(course: list[float], best: Iteration, noise: float) -> bool:

@@ -2,29 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from mlmd.cg.inverse_monte_carlo import InverseMonteCarlo, newton
+from mlmd.cg.inverse_monte_carlo import InverseMonteCarlo, regularised
 from mlmd.cg.pair_relative_entropy import PairRelativeEntropy, bin_means
 from tests.cg.liquids import DiluteGas, gas_target
-
-
-def test_the_step_solves_the_linear_response_of_a_model_with_known_covariance():
-    """Normal counts of covariance C respond to a potential x by exactly -C x (kT = 1): what x did is what the step undoes."""
-    random = np.random.default_rng(0)
-    mixed = random.normal(size=(6, 6)) + 3 * np.eye(6)
-    covariance, truth = mixed @ mixed.T, random.normal(size=6)
-    torch.testing.assert_close(
-        torch.from_numpy(newton(covariance, covariance @ truth, snapshots=10**9, width=1.0)),
-        torch.from_numpy(truth),
-        atol=1e-6,
-        rtol=0,
-    )
-
-
-def test_the_prior_damps_what_the_data_do_not_determine_and_nothing_else():
-    covariance = np.diag([100.0, 1e-9])
-    solved = newton(covariance, np.array([100.0, 1e-3]), snapshots=100, width=0.5)
-    assert solved[0] == pytest.approx(1.0, rel=1e-3)
-    assert abs(solved[1]) < 0.03  # without: a million
 
 
 def test_the_prior_is_the_most_probable_answer_of_bayes():
@@ -34,7 +14,24 @@ def test_the_prior_is_the_most_probable_answer_of_bayes():
     C, d, F, w = mixed @ mixed.T + 0.1 * np.eye(4), random.normal(size=4), 50, 0.3
     precision = C @ np.linalg.inv(C / F) @ C + np.eye(4) / w**2
     expected = np.linalg.solve(precision, C @ np.linalg.inv(C / F) @ d)
-    np.testing.assert_allclose(newton(C, d, F, w), expected, rtol=1e-8)
+    np.testing.assert_allclose(np.linalg.solve(regularised(C, 0 * C, F, 0.0, w), d), expected, rtol=1e-8)
+
+
+def test_shrinking_makes_the_covariance_of_a_short_run_more_like_the_true_one():
+    """Normal numbers of known covariance: the solution from few snapshots is nearer to the true one in every one of 20 tries."""
+    random = np.random.default_rng(2)
+    k, snapshots = 30, 60
+    lags = np.abs(np.subtract.outer(np.arange(k), np.arange(k)))
+    covariance = 100.0 * 0.5**lags
+    truth = np.sin(np.arange(k))
+    for _ in range(20):
+        x = random.multivariate_normal(np.zeros(k), covariance, snapshots)
+        sampled = np.cov(x.T)
+        plain, shrunk = (
+            np.linalg.solve(regularised(sampled, np.diag(np.diag(covariance)), snapshots, s, 1e6), covariance @ truth)
+            for s in (0.0, 0.3)
+        )
+        assert np.linalg.norm(shrunk - truth) < np.linalg.norm(plain - truth)
 
 
 @pytest.mark.parametrize("method", [InverseMonteCarlo(1.0), PairRelativeEntropy(1.0, step=1.0)], ids=["bins", "splines"])
@@ -58,7 +55,7 @@ def test_the_mean_of_a_function_in_a_bin_is_its_integral_over_the_shell():
     np.testing.assert_allclose(means[10], exact.numpy(), atol=1e-4)  # middles of 50 parts: h^2 f'' / 24 is 5e-5
 
 
-@pytest.mark.parametrize("changes", [{"kT": -1.0}, {"width": 0.0}, {"step": 0.0}, {"largest": 0.0}])
+@pytest.mark.parametrize("changes", [{"kT": -1.0}, {"width": 0.0}, {"shrink": 1.5}, {"step": 0.0}, {"largest": 0.0}])
 @pytest.mark.parametrize("method", [InverseMonteCarlo, PairRelativeEntropy])
 def test_arguments_that_make_no_sense_are_refused(method, changes):
     with pytest.raises(ValueError, match="must be positive"):

