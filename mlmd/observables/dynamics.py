@@ -31,6 +31,43 @@ class VACF:
     blocks: Array
 
 
+@dataclass(frozen=True)
+class Diffusion:
+    """D and its standard error in A^2/fs, intercept c of the line c + 6 D t in A^2, range of the fit in fs, and
+    the exponent d ln MSD / d ln t over it: 1 is diffusion, 2 free flight, less than 1 a cage or a chain."""
+
+    value: float
+    error: float
+    intercept: float
+    first: float
+    last: float
+    exponent: float
+
+    def line(self, time: Array) -> Array:
+        """The fit c + 6 D t in A^2 at times in fs."""
+        return self.intercept + 6 * self.value * np.asarray(time)
+
+
+@dataclass(frozen=True, eq=False)
+class GreenKubo:
+    """Running integral of a velocity autocorrelation: time (L,) in fs, value D(t) (L,) and standard error in A^2/fs."""
+
+    time: Array
+    value: Array
+    error: Array
+
+    def at(self, time: float) -> tuple[float, float]:
+        """D and its error with the integral ended at ``time`` in fs.
+
+        Raises:
+            ValueError: a time beyond the curve.
+        """
+        if not 0 <= time <= self.time[-1]:
+            raise ValueError(f"time={time:g} fs: the integral runs from 0 to {self.time[-1]:g} fs")
+        k = int(np.searchsorted(self.time, time, side="right")) - 1
+        return float(self.value[k]), float(self.error[k])
+
+
 def msd(positions: Tensor | Array, *, max_lag: int | None = None, n_blocks: int = 10) -> MSD:
     """MSD(k) = <|x(t + k) - x(t)|^2> over all time origins and particles, of unwrapped positions.
 
@@ -65,20 +102,76 @@ def vacf(velocities: Tensor | Array, *, max_lag: int | None = None, n_blocks: in
     return VACF(np.arange(lags, dtype=np.float64), mean, _standard_error(blocks), blocks)
 
 
-def diffusion_coefficient(curve: MSD, first: int, last: int) -> tuple[float, float]:
-    """D and its standard error, A^2 per frame interval: least-squares slope of the MSD over lags first..last, divided by 6.
+def diffusion_coefficient(curve: MSD, first: int, last: int, dt: float = 1.0) -> Diffusion:
+    r"""D from the weighted least-squares line through the MSD over lags first..last, :math:`\mathrm{MSD}=c+6Dt`.
+
+    Weights are 1/error^2 of the points. Points of one curve are correlated, so the error comes from the lines through the
+    curves of the blocks, with the same weights. The exponent says whether the range is diffusive.
+
+    Args:
+        curve: from :func:`msd`. first, last: range in frames, within the lags that the blocks hold. dt: fs between frames.
 
     Raises:
-        ValueError: a window outside the curve or of fewer than two lags.
+        ValueError: a window outside the curve, of fewer than two lags, or longer than all blocks but one.
     """
     if not 0 <= first < last < len(curve.lag):
         raise ValueError(f"window {first} to {last} is not inside lags 0 to {len(curve.lag) - 1}")
-    t = curve.lag[first : last + 1]
-    t = (t - t.mean()) / ((t - t.mean()) ** 2).sum()
-    slopes = curve.blocks[:, first : last + 1] @ t / 6
-    slopes = slopes[np.isfinite(slopes)]
-    error = float(slopes.std(ddof=1) / np.sqrt(len(slopes))) if len(slopes) > 1 else float("nan")
-    return float(curve.msd[first : last + 1] @ t / 6), error
+    window = slice(first, last + 1)
+    blocks = curve.blocks[:, window]
+    blocks = blocks[np.isfinite(blocks).all(1)]
+    if len(blocks) < 2:
+        longest = int(np.sort(np.isfinite(curve.blocks).sum(1))[-2]) - 1 if len(curve.blocks) > 1 else 0
+        raise ValueError(
+            f"last={last}: only blocks of up to {longest} lags give an error; end the window there, or make fewer blocks in msd"
+        )
+    t, y = curve.lag[window] * dt, curve.msd[window]
+    error = _standard_error(blocks)
+    w = 1 / error**2 if (error > 0).all() else np.ones_like(error)
+    line = w * (t - (w @ t) / w.sum())
+    line = line / (line @ t)
+    slopes = blocks @ line / 6
+    d = float(y @ line / 6)
+    intercept = float((w @ y) / w.sum() - 6 * d * (w @ t) / w.sum())
+    return Diffusion(d, float(slopes.std(ddof=1) / np.sqrt(len(slopes))), intercept, float(t[0]), float(t[-1]), _exponent(t, y))
+
+
+def green_kubo(curve: VACF, dt: float) -> GreenKubo:
+    r"""Running integral :math:`D(t)=\frac13\int_0^t\langle v(0)\cdot v(s)\rangle\,ds` by the trapezoidal rule, with block errors.
+
+    Read it where it has levelled off: beyond, it only gathers noise.
+
+    Args:
+        curve: from :func:`vacf`, velocities in A/fs. dt: fs between frames, far shorter than the decay.
+
+    Source:
+        Green, J. Chem. Phys. 22, 398 (1954); Kubo, J. Phys. Soc. Jpn. 12, 570 (1957).
+    """
+    _positive(dt=dt)
+
+    def integral(c: Array) -> Array:
+        middle = (c[..., 1:] + c[..., :-1]) * (dt / 6)
+        return np.concatenate([np.zeros((*c.shape[:-1], 1)), np.cumsum(middle, -1)], -1)
+
+    return GreenKubo(curve.lag * dt, integral(curve.vacf), _standard_error(integral(curve.blocks)))
+
+
+def finite_size_correction(kT: float, viscosity: float, edge: float) -> float:
+    r"""What a periodic cubic box takes from D by hydrodynamics: :math:`D_\infty=D_{box}+\xi kT/(6\pi\eta L)`, xi = 2.837297.
+
+    Holds for particles with conserved momentum (Newton, or a thermostat that keeps it). Langevin friction screens the flow:
+    beads under friction have no such correction.
+
+    Args:
+        kT: eV. viscosity: shear viscosity in eV fs/A^3 (1 mPa s is 6.2415 of them, 1e-3 J s/m^3). edge: L in A.
+
+    Returns:
+        A^2/fs, to be added to the D of the box.
+
+    Source:
+        Yeh and Hummer, J. Phys. Chem. B 108, 15873 (2004), eq. 12.
+    """
+    _positive(kT=kT, viscosity=viscosity, edge=edge)
+    return 2.837297 * kT / (6 * np.pi * viscosity * edge)
 
 
 def autocorrelation_time(x: Any, *, window: float = 5.0) -> float:
@@ -151,6 +244,18 @@ def _curves(x: Array, lags: int, n_blocks: int, curve: Any) -> Array:
         n = min(lags, len(part))
         out[b, :, :n] = curve(part, n).T
     return out.reshape(-1, lags)
+
+
+def _exponent(t: Array, y: Array) -> float:
+    """Slope of ln y over ln t, of points that are positive."""
+    good = (t > 0) & (y > 0)
+    return float(np.polyfit(np.log(t[good]), np.log(y[good]), 1)[0]) if good.sum() > 1 else float("nan")
+
+
+def _positive(**values: float) -> None:
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"{name}={value}: must be positive")
 
 
 def _standard_error(blocks: Array) -> Array:
