@@ -162,7 +162,7 @@ class CellRescaling:
     | p | pressure | eV/A^3 (``1 * bar``), may be negative |
     | beta_T | compressibility | A^3/eV (water: ``4.5e-5 / bar``); an estimate, it sets the pace only |
     | tau | time | fs, relaxation time of the volume if the compressibility is right |
-    | | every | steps from one coupling, which costs an evaluation of forces and one of the stress, to the next |
+    | | every | steps from one coupling, which costs two evaluations of the stress, to the next |
 
     pressure, compressibility and time are a number or one per system (S,).
 
