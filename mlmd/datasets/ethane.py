@@ -9,6 +9,8 @@ Bonds to hydrogen are rigid (so their forces are missing from the stored ones; t
 hydrogens), masses are the true ones, and the production is thermostatted so weakly (0.1/ps, against a friction of about 10/ps within the
 liquid) that it can be used for kinetics. Steps of 3 fs: the BAOAB splitting samples harmonic modes without an error of the time step, and
 the fastest one left, bending of H-C-H, has a period of 23 fs.
+
+The run that ships has 0.540 +- 0.003 g/cm^3 at 1 atm, 0.8 % below experiment, and 225 ps of frames at that density.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from mlmd.datasets.liquids import Protocol, edge_of, engine, lattice, sample_liq
 from mlmd.datasets.recipe import DatasetInfo, Recipe
 
 N_MOLECULES = 125
+SHIPPED = 417  # every 12th of the 5 000 frames of seed 0
 MOLECULE_MASS = 30.069  # amu
 EXPERIMENT = 0.544  # g/cm^3, saturated liquid at 184.5 K
 CUTOFF = 9.0  # A
@@ -39,7 +42,7 @@ def recipe(n_molecules: int = N_MOLECULES) -> Recipe:
         name="ethane",
         description="liquid ethane at its normal boiling point (184.5 K, 1 atm): the simplest liquid of two-bead molecules",
         atoms=8 * n_molecules,
-        frames=0,
+        frames=SHIPPED if n_molecules == N_MOLECULES else 0,
         temperature=PROTOCOL.temperature,
         source="OpenMM Langevin dynamics, NPT for the density, then NVT; OPLS-AA (Jorgensen, Maxwell, Tirado-Rives, J. Am. Chem. Soc. 1996, "
         "118, 11225), rigid bonds to hydrogen, particle mesh Ewald",
