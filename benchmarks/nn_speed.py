@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -198,9 +197,7 @@ def main() -> None:
         "force error of the tabulated and of the plain float32 network against the network in double precision, in units of the RMS "
         "force, random weights. `plain`: the same weights in a SchNet as one writes it down (every directed pair has its filters; "
         "Gaussians underflow). `best peer, elsewhere`: measured before on another machine of this kind, schnetpack 2.2.0 or "
-        f"torchmd-net 3.1. Load average of the machine {os.getloadavg()[0]:.1f}. Directed pairs: "
-        + ", ".join(f"{k}: {len(v)}" for k, v in lists.items())
-        + "."
+        "torchmd-net 3.1. Directed pairs: " + ", ".join(f"{k}: {len(v)}" for k, v in lists.items()) + "."
     )
     record("nn_speed_quick" if quick else "nn_speed", rows, "python benchmarks/nn_speed.py" + (" --quick" if quick else ""), notes)
 

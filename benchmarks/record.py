@@ -50,13 +50,14 @@ def shown(value: Any) -> str:
 
 
 def machine() -> str:
-    """Processor, cores and versions in one line."""
+    """Processor, cores, load (above 0 the machine was not quiet) and versions in one line."""
     import torch
 
     device = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     installed = ", ".join(f"{p} {v}" for p in PACKAGES if (v := _version(p)))
     threads = f"{torch.get_num_threads()} torch thread(s)"
-    return f"{_processor()}, {os.cpu_count()} cores{device}, {threads}; Python {platform.python_version()}, {installed}"
+    load = f"load average {os.getloadavg()[0]:.1f}"
+    return f"{_processor()}, {os.cpu_count()} cores{device}, {threads}, {load}; Python {platform.python_version()}, {installed}"
 
 
 def _version(package: str) -> str | None:
