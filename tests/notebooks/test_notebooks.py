@@ -12,7 +12,11 @@ papermill = pytest.importorskip("papermill")
 nbformat = pytest.importorskip("nbformat")
 ROOT = Path(__file__).resolve().parents[2]
 TUTORIALS = sorted((ROOT / "notebooks" / "tutorials").glob("*.ipynb"))
-FAST = {"01_learning_a_mapping.ipynb": {"steps": 60}, "02_simulating_a_liquid.ipynb": {"cells": 3, "steps": 100}}
+FAST: dict[str, dict[str, int]] = {
+    "01_learning_a_mapping.ipynb": {"steps": 60},
+    "02_simulating_a_liquid.ipynb": {"cells": 3, "steps": 100},
+    "03_water_to_one_bead.ipynb": {"steps": 400, "iterations": 2},
+}
 EXTERNAL = re.compile(r"""(?:src|href)\s*=\s*["'](?:https?:)?//[^"']+["']|@import|url\((?!["']?data:)[^)]*//""")
 
 
