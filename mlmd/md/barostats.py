@@ -227,24 +227,16 @@ class CellRescaling:
 
     def _coupled(self, state: State, here: Evaluation, force: Force, c: Piston, noise: CellNoise) -> State:
         """The state with another cell, or as it is where that is rejected."""
-        old, push = state.system, self._push(state.system, here, c)
-        new, root, strain = self._proposed(old, push, c, noise)
+        push = self._push(state.system, here, c)
+        new, root, strain = self._proposed(state.system, push, c, noise)
         there = force(new, stress=True)
-        back = self._push(new, there, c)
-        gained = (here.energy - there.energy + c.pressure * (push.root**2 - back.root**2)) / c.kT
-        gained = gained + (2 * _number(old, c.bodies) + 1) * (root / push.root).log()
-        rise, width = root - push.root, _widths(push.root, root, c)
-        gained = gained + ((rise - push.rise) ** 2 - (rise + back.rise) ** 2) / (2 * width[0] ** 2)
-        apart = (strain - push.strain).square().sum((1, 2)) - (strain + back.strain).square().sum((1, 2))
-        accepted = (noise.uniform.log() < gained + apart / (2 * width[1] ** 2)) & (root > 0)
-        atoms = accepted[old.batch][:, None]
-        system = replace(
-            old,
-            positions=torch.where(atoms, new.positions, old.positions),
-            cell=torch.where(accepted[:, None, None], new.cell, old.cell),
-        )
-        forces, energy = torch.where(atoms, there.forces, state.forces), torch.where(accepted, there.energy, state.energy)
-        return replace(state, system=system, forces=forces, energy=energy)
+        back, spread = self._push(new, there, c), _widths(push.root, root, c)
+        work = there.energy - here.energy + c.pressure * (root**2 - push.root**2)
+        weight = (2 * _number(new, c.bodies) + 1) * (root / push.root).log() - work / c.kT
+        rise = root - push.root
+        forth = (rise - push.rise) ** 2 / spread[0] ** 2 + (strain - push.strain).square().sum((1, 2)) / spread[1] ** 2
+        home = (rise + back.rise) ** 2 / spread[0] ** 2 + (strain + back.strain).square().sum((1, 2)) / spread[1] ** 2
+        return _chosen((noise.uniform.log() < weight + 0.5 * (forth - home)) & (root > 0), state, new, there)
 
     def _push(self, system: System, result: Evaluation, c: Piston) -> _Push:
         stress = result.stress if c.bodies is None else molecular_stress(system, result, c.bodies)
@@ -265,6 +257,15 @@ class CellRescaling:
 def _widths(old: Tensor, new: Tensor, c: Piston) -> tuple[Tensor, Tensor]:
     """(S,) standard deviations of sqrt(V) and of the strain between volumes old^2 and new^2: the same there and back."""
     return (0.5 * c.rate * c.kT).sqrt(), (2 * c.kT * c.rate / (3 * old * new.abs())).sqrt()
+
+
+def _chosen(accepted: Tensor, state: State, new: System, there: Evaluation) -> State:
+    """The accepted systems (S,) as they are in ``new``, the others as they were."""
+    atoms, cells = accepted[new.batch][:, None], accepted[:, None, None]
+    old = state.system
+    positions, cell = torch.where(atoms, new.positions, old.positions), torch.where(cells, new.cell, old.cell)
+    forces, energy = torch.where(atoms, there.forces, state.forces), torch.where(accepted, there.energy, state.energy)
+    return replace(state, system=replace(old, positions=positions, cell=cell), forces=forces, energy=energy)
 
 
 def _carried(system: System, mu: Tensor, bodies: Bodies | None) -> Tensor:
