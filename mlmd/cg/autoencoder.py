@@ -247,11 +247,12 @@ def statistics(frames: Frames, weighting: Weighting = "mass", *, n_molecules: in
     """Covariances of centred positions and of forces, averaged over frames and over molecules of the same kind.
 
     Raises:
-        ValueError: unknown weighting; fewer than two samples.
+        ValueError: unknown weighting; fewer than two samples; a periodic system of molecules of different kinds.
     """
     if weighting not in ("mass", "centroid"):
         raise ValueError(f"weighting={weighting!r}: choose 'mass' or 'centroid'")
     mol = molecule_of(frames, n_molecules)
+    _check_one_kind(frames, mol)
     x = _molecules(frames, mol)
     if len(x) < 2:
         raise ValueError(f"frames hold {len(x)} sample(s) of the molecule: learning a mapping needs at least two")
@@ -259,6 +260,18 @@ def statistics(frames: Frames, weighting: Weighting = "mass", *, n_molecules: in
     x = x - torch.einsum("n,fnc->fc", centre / centre.sum(), x)[:, None]
     f = None if frames.forces is None else frames.forces.reshape(-1, mol.n, 3).double()
     return Statistics(_covariance(x), None if f is None else _covariance(f), centre, len(x))
+
+
+def _check_one_kind(frames: Frames, mol: maps.Molecule) -> None:
+    """Refuse what diffuses apart: several molecules in a box that are not copies of one."""
+    if frames.cell is None or mol.copies > 1 or not mol.bonds:
+        return
+    parts = grouping.components(mol.n, mol.bonds)
+    if len(parts) > 1:
+        raise ValueError(
+            f"frames hold {len(parts)} molecules that are not copies of one: one map serves molecules of one kind; "
+            "take those of one kind first, frames.atoms('resname ...')"
+        )
 
 
 def learn_mapping(

@@ -226,7 +226,7 @@ def molecule_of(source: Frames | mdtraj.Topology, n_molecules: int | None = None
     """The repeating molecule of ``source``; ``n_molecules`` overrides what the bonds say.
 
     Raises:
-        ValueError: if the atoms cannot be divided into that many equal molecules.
+        ValueError: if the atoms cannot be divided into that many equal molecules, or the molecules are of different kinds.
     """
     topology = source.topology if isinstance(source, Frames) else source
     total = topology.n_atoms
@@ -241,6 +241,12 @@ def molecule_of(source: Frames | mdtraj.Topology, n_molecules: int | None = None
     else:
         mass = [0.0 if a.element is None else a.element.mass for a in topology.atoms]
         masses, rigid = torch.tensor(mass, dtype=torch.float64) * units.amu, []
+    other = torch.nonzero((masses.reshape(copies, n) - masses[:n]).abs().amax(1) > 1e-3 * units.amu).flatten().tolist()
+    if other:
+        raise ValueError(
+            f"n_molecules={copies}: molecule {other[0]} has other atoms than molecule 0, but one map serves molecules of one kind: "
+            "take those of one kind first, frames.atoms('resname ...')"
+        )
     inside = tuple((i, j) for i, j in pairs if i < n and j < n)
     return Molecule(topology, n, masses[:n].double(), inside, tuple((int(i), int(j)) for i, j in rigid if i < n and j < n), copies)
 

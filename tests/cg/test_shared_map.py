@@ -10,6 +10,7 @@ from mlmd import datasets
 from mlmd.cell import wrap
 from mlmd.cg import autoencoder, mapping
 from mlmd.cg.symmetry import with_equivalent_types
+from mlmd.datasets import alkanes
 from mlmd.frames import Frames
 
 RUNS_OF_TWO = [k // 2 for k in range(24)]
@@ -67,3 +68,19 @@ def test_reading_every_chain_from_its_other_end_mirrors_the_map(chains):
     one, other = (autoencoder.learn(f, 5, restarts=4, steps=100).mapping for f in (chains, mirrored))
     flipped = other.assignment.flip(0)
     assert bool(((flipped[:, None] == flipped[None]) == (one.assignment[:, None] == one.assignment[None])).all())
+
+
+def mixture() -> Frames:
+    """Two ethanes and a propane in a box."""
+    top = alkanes.topology(2, 2).join(alkanes.topology(3))
+    x = np.concatenate([alkanes.positions(2), alkanes.positions(2) + 6, alkanes.positions(3) + 12])
+    return Frames(torch.from_numpy(np.stack([x, x + 0.1])), top, cell=20 * torch.eye(3, dtype=torch.float64).repeat(2, 1, 1))
+
+
+def test_molecules_of_different_kinds_are_refused():
+    with pytest.raises(ValueError, match=r"3 molecules that are not copies of one.*take those of one kind first"):
+        autoencoder.learn(mixture(), 2)
+    with pytest.raises(ValueError, match=r"n_molecules=3: molecule 1 has other atoms than molecule 0.*one map serves"):
+        mapping.by_groups(mixture(), [[0, 1, 2, 3], [4, 5, 6, 7]], n_molecules=3)
+    ethane = mixture().atoms("resname C2")
+    assert mapping.by_groups(ethane, [[0, 1, 2, 3], [4, 5, 6, 7]]).n_molecules == 2
