@@ -18,7 +18,7 @@ from mlmd.neighbors import neighbors
 from mlmd.nn.radial import PolynomialEnvelope
 from mlmd.nn.schnet import SchNet
 from mlmd.potentials.compose import Potential
-from mlmd.potentials.pair import LennardJones
+from mlmd.potentials.pair import LennardJones, SoftSphere
 from mlmd.system import System
 
 pytestmark = pytest.mark.slow
@@ -210,6 +210,50 @@ def test_volumes_and_enthalpies_have_the_ratio_of_boltzmann(name: str, record_pr
     record_property("snapshots of 0.1 ps apart, and left of each state point", [apart, 16 * len(states)])
     assert abs(by_temperature) < 3
     assert abs(by_pressure) < 3
+
+
+def log_ratio_slope(low: np.ndarray, high: np.ndarray) -> float:
+    """Slope of ln p_high(x) / p_low(x) by maximum likelihood (Shirts, J. Chem. Theory Comput. 9, 909 (2013))."""
+    x, which = np.concatenate([low.ravel(), high.ravel()]), np.repeat([0.0, 1.0], [low.size, high.size])
+    z, w = (x - x.mean()) / x.std(), np.zeros(2)
+    for _ in range(20):
+        f = 1 / (1 + np.exp(-(w[0] + w[1] * z)))
+        q, off = f * (1 - f), which - f
+        curvature = np.array([[q.sum(), (q * z).sum()], [(q * z).sum(), (q * z * z).sum()]])
+        w = w + np.linalg.solve(curvature, [off.sum(), (off * z).sum()])
+    return float(w[1] / x.std())
+
+
+def judged(low: np.ndarray, high: np.ndarray, expected: float, groups: int = 20) -> tuple[float, float]:
+    """The slope and its error in units of the expected one, for series (T, R) of independent replicas, by the jackknife."""
+    left = np.arange(low.shape[1]) % groups
+    parts = [(log_ratio_slope(low[:, left != k], high), log_ratio_slope(low, high[:, left != k])) for k in range(groups)]
+    error = ((groups - 1) * np.var(parts, axis=0).sum()) ** 0.5
+    return log_ratio_slope(low, high) / expected, abs(error / expected)
+
+
+@pytest.mark.parametrize("name", ["Langevin", "CSVR"])
+def test_volumes_and_enthalpies_of_many_small_boxes_have_the_ratio_of_boltzmann(name: str, record_property: Any) -> None:
+    """Eight soft spheres in reduced units, 300 replicas of each state point: errors of a few percent, whatever is correlated in time."""
+    replicas, g = 300, torch.Generator().manual_seed(7)
+    potential = SoftSphere(1.0, 1.0, cutoff=1.35).double()
+    box = System.single(torch.cartesian_prod(*[torch.arange(2.0)] * 3).double() * 1.4, cell=2.8).replicate(3 * replicas)
+    kT, p = (torch.tensor(v).double().repeat_interleave(replicas) for v in ([1.0, 1.2, 1.0], [0.8, 0.8, 1.1]))
+    strong = Langevin(0.01, kT, 2.0)
+    first = rest(box, thermal_velocities(box, kT, g))
+    (warm,) = simulate(first, potential, strong, 300, every=300, generator=g, skin=0.4)
+    thermostat = {"Langevin": Langevin(0.01, kT, 1.0), "CSVR": CSVR(0.01, kT, 0.3)}[name]
+    barostat = CellRescaling(thermostat, p, 1.0, 0.5, every=5)
+    states = list(simulate(rest(warm.system, warm.velocities), potential, barostat, 3000, every=20, generator=g, skin=0.4))[20:]
+    volume = torch.stack([torch.linalg.det(s.system.cell) for s in states]).numpy()
+    enthalpy = torch.stack([s.energy + s.kinetic_energy for s in states]).numpy() + 0.8 * volume
+    cold, hot, tight = (slice(k * replicas, (k + 1) * replicas) for k in range(3))
+    by_temperature = judged(enthalpy[:, cold], enthalpy[:, hot], 1 - 1 / 1.2)
+    by_pressure = judged(volume[:, cold], volume[:, tight], -0.3)
+    record_property("slopes over the exact ones, and errors", [*by_temperature, *by_pressure])
+    for slope, error in (by_temperature, by_pressure):
+        assert error < 0.03
+        assert slope == pytest.approx(1, abs=3 * error)
 
 
 @pytest.mark.parametrize("shape", sorted(SHAPES))
