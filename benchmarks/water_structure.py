@@ -36,7 +36,7 @@ from mlmd.system import System
 
 DATA = Path(os.environ.get("MLMD_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")) / "votca" / "spce"
 KT, CUTOFF, DT = 300 * units.kelvin, 9.0, 4.0 * units.fs
-EVERY, EQUILIBRATION, CHECK = 25, 500, 20_000  # steps
+EVERY, EQUILIBRATION, CHECK = 20, 400, 10_000  # steps
 PUBLISHED = {"IBI": "ibm", "IMC": "imc", "force matching": "fm"}
 LIMIT = {"IBI": 20, "IBI, mixed": 20, "IMC": 8, "relative entropy": 30}  # iterations
 COMPARED = 0.5  # g above which potentials are compared
@@ -167,7 +167,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--methods", nargs="+", default=["IBI", "IMC", "relative entropy"], choices=list(LIMIT))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=4000, help="of one sample")
+    parser.add_argument("--steps", type=int, default=3000, help="of one sample")
     parser.add_argument("--check", type=int, default=CHECK, help="steps of the independent run at the end")
     parser.add_argument("--tolerance", type=float, default=0.02)
     parser.add_argument("--folder", type=Path, default=Path("runs/water-structure"))

@@ -141,8 +141,9 @@ def noise_floor(sampler: LiquidSampler) -> float:
 
 
 def limited(correction: Tensor, largest: float) -> Tensor:
-    """The correction scaled down as a whole so that none of its values is above ``largest``: far from the end, linear response errs."""
-    return correction * min(1.0, largest / max(float(correction.abs().max()), 1e-300))
+    """The correction with every value cut to at most ``largest`` up or down: far from the end, and where pairs are few, linear response
+    errs, and one such knot must not hold up the others."""
+    return correction.clamp(-largest, largest)
 
 
 def _steps(sampler: LiquidSampler, course: list[float], tolerance: float, shortest: float) -> int:
