@@ -46,6 +46,7 @@ def test_info_tells_what_was_read_and_what_is_wrong(tmp_path, capsys):
     [
         (["data", "generate", "nothing", "--frames", "1", "--out", "x"], "known: alanine-dipeptide"),
         (["data", "info", "no.npz"], "no.npz: no such file"),
+        (["data", "generate", "propane", "--frames", "1", "--out", "x", "--molecules", "8"], "'propane' is a single molecule"),
     ],
 )
 def test_bad_input_ends_with_one_sentence_and_status_2(command, message, capsys):
