@@ -27,6 +27,7 @@ from mlmd.nn.tabulated_painn import TabulatedPaiNN
 from mlmd.system import System
 
 CUTOFF = 5.0
+PEERS = ("schnetpack", "torchmd-net")
 
 # Structures/s (CPU time, one core of another machine of this kind, torch 2.13, SchNet 3 x 50 Gaussians; lists given except *):
 # the best Python peer (schnetpack 2.2.0, torchmd-net 3.1*) and a plain SchNet in 40 lines of torch.
@@ -85,19 +86,21 @@ def liquid(n: int = 1000, density: float = 0.0334) -> System:
     return System.single(grid + 0.4 * torch.randn(n, 3), cell=edge)
 
 
-def cpu_time(work: Callable[[], object], budget: float, repeats: int = 5) -> float:
-    """Median of ``repeats`` CPU times of one call, in seconds, each averaged over as many calls as fit in ``budget``."""
-    work()
-    start = time.process_time()
-    work()
-    calls = max(1, int(budget / max(time.process_time() - start, 1e-6)))
-    times = []
-    for _ in range(repeats):
+def cpu_times(works: dict[str, Callable[[], object]], budget: float, repeats: int = 5) -> dict[str, float]:
+    """Median of ``repeats`` CPU times of one call of each, in seconds, averaged over the calls that fit in ``budget``; in turns."""
+    calls, times = {}, {name: [] for name in works}
+    for name, work in works.items():
+        work()
         start = time.process_time()
-        for _ in range(calls):
-            work()
-        times.append((time.process_time() - start) / calls)
-    return statistics.median(times)
+        work()
+        calls[name] = max(1, int(budget / max(time.process_time() - start, 1e-6)))
+    for _ in range(repeats):
+        for name, work in works.items():
+            start = time.process_time()
+            for _ in range(calls[name]):
+                work()
+            times[name].append((time.process_time() - start) / calls[name])
+    return {name: statistics.median(t) for name, t in times.items()}
 
 
 def evaluation(model: nn.Module, system: System, pairs: Pairs) -> Callable[[], object]:
@@ -192,7 +195,7 @@ def main() -> None:
                 rows.append(row(name + task, where, make(), kind, system, lists[where], budget))
                 print(rows[-1], flush=True)
     notes = (
-        "Structures per second of CPU time on one thread, float32, cutoff 5 A, lists given (torchmd-net finds its own); median of 5. "
+        "Structures per second of CPU time on one thread, float32, cutoff 5 A, lists given (torchmd-net finds its own); median of 5, programs in turns. "
         "`tabulated`: the frozen network for simulation (`TabulatedSchNet`, `TabulatedPaiNN`, table of 0.005 A). `its error`, `float32 error`: largest "
         "force error of the tabulated and of the plain float32 network against the network in double precision, in units of the RMS "
         "force, random weights. `plain`: the same weights in a SchNet as one writes it down (every directed pair has its filters; "
@@ -205,34 +208,31 @@ def main() -> None:
 def row(name: str, where: str, model: Any, kind: Any, system: System, pairs: Pairs, budget: float) -> dict[str, Any]:
     """One line of the table: our network, the tabulated and the plain one, and the peers on the same input."""
     invariant, simulated = isinstance(model, SchNet), kind is evaluation
-    rates = {"structures/s": _rate(kind(model, system, pairs), system, budget)}
+    works: dict[str, Callable[[], object] | None] = {"structures/s": kind(model, system, pairs)}
     errors: dict[str, str | None] = {"its error": None, "float32 error": None}
-    fast: float | None = None
     if simulated:
         deployed = TabulatedSchNet(model) if invariant else TabulatedPaiNN(model)
-        fast = _rate(evaluation(deployed, system, pairs), system, budget)
+        works["tabulated"] = evaluation(deployed, system, pairs)
         for key, potential in zip(errors, (deployed, model), strict=True):
             error = force_error(potential, model, system, pairs)
             errors[key] = f"{error.largest / error.scale:.0e}"
-    plain = _rate(kind(PlainSchNet(model), system, pairs), system, budget) if invariant else None
-    peer = schnetpack_model(model.features) if invariant else None
-    other = torchmdnet_work(model.features, system) if invariant and simulated else None
+    if invariant:
+        peer = schnetpack_model(model.features)
+        works["plain"] = kind(PlainSchNet(model), system, pairs)
+        works["schnetpack"] = None if peer is None else kind(peer, system, pairs)
+        works["torchmd-net"] = torchmdnet_work(model.features, system) if simulated else None
+    took = cpu_times({k: w for k, w in works.items() if w is not None}, budget)
+    rates = {k: system.n_systems / t for k, t in took.items()}
     best, _ = FLOOR.get((name, where), (None, None))
+    shown = {"structures/s": rates["structures/s"], "tabulated": rates.get("tabulated"), **errors}
     return {
         "network": name,
         "system": where,
-        **rates,
-        "tabulated": fast,
-        **errors,
-        "plain": plain,
-        "schnetpack": None if peer is None else _rate(kind(peer, system, pairs), system, budget),
-        "torchmd-net": None if other is None else _rate(other, system, budget),
+        **shown,
+        **{k: rates.get(k) for k in ("plain", "schnetpack", "torchmd-net")},
+        "to the faster peer": rates["structures/s"] / max(peers) if (peers := [rates[k] for k in PEERS if k in rates]) else None,
         "best peer, elsewhere": best,
     }
-
-
-def _rate(work: Callable[[], object], system: System, budget: float) -> float:
-    return system.n_systems / cpu_time(work, budget)
 
 
 if __name__ == "__main__":
