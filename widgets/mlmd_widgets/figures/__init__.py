@@ -1,12 +1,14 @@
 """Pure figure builders: arrays or results of ``mlmd`` in, a figure out; no state, no display."""
 
 from mlmd_widgets.figures.distributions import convergence, overlays, populations, prior_fits, rdfs
+from mlmd_widgets.figures.kinetics import acceleration, displacements, relaxations, velocity_correlation
 from mlmd_widgets.figures.landscapes import axis_name, draw_triple, fes_interactive, fes_triple
 from mlmd_widgets.figures.mapping import annealing_curves, assignment_annealing, compression, force_tradeoff
 from mlmd_widgets.figures.simulation import beside_law, courses
 from mlmd_widgets.figures.training import curve, force_training, refinement
 
 __all__ = [
+    "acceleration",
     "annealing_curves",
     "assignment_annealing",
     "axis_name",
@@ -15,6 +17,7 @@ __all__ = [
     "convergence",
     "courses",
     "curve",
+    "displacements",
     "draw_triple",
     "fes_interactive",
     "fes_triple",
@@ -25,4 +28,6 @@ __all__ = [
     "prior_fits",
     "rdfs",
     "refinement",
+    "relaxations",
+    "velocity_correlation",
 ]
