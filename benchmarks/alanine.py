@@ -154,7 +154,7 @@ def main() -> None:
 start, against all reference frames. Floors: expected for equal distributions at these sample sizes (independent draws; interleaved blocks).
 alpha_R: phi < 0 and -2.1 < psi < 0.9 rad; for the learned map the corresponding regions of its two bead dihedrals. All replicas start in one window of +-0.6 rad around the fullest bin."""
     notes += f"\nProduction: {args.simulate_ps:g} ps of Langevin dynamics" + (
-        f" of {args.rungs} temperatures from 300 to 600 K with exchange at every snapshot." if args.rungs > 1 else " alone."
+        f" of {args.rungs} temperatures from 300 to 750 K with replica exchange." if args.rungs > 1 else " alone."
     )
     differ = [f"--{n.replace('_', '-')} {getattr(args, n)}" for n in SAID if getattr(args, n) != parser.get_default(n)]
     command = " ".join([f"python benchmarks/alanine.py --data {args.data}", *differ])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -25,33 +25,32 @@ class InverseMonteCarlo:
     .. math:: \langle S_a\rangle_{ref}-\langle S_a\rangle=-\beta\sum_b\mathrm{cov}(S_a,S_b)\,\Delta U_b
 
     with S_a the number of pairs in bin a. The covariance is nearly singular in the mode that changes the pressure and little else,
-    and a short run makes it more so: see :func:`newton` for how it is regularised (Tikhonov; Rosenberger, Hanke and van der Vegt,
-    Eur. Phys. J. Special Topics 225, 1323 (2016)).
+    and a short run makes it more so: see :class:`Covariance` for how it is regularised (Tikhonov; Rosenberger, Hanke and van der
+    Vegt, Eur. Phys. J. Special Topics 225, 1323 (2016)).
 
     Args:
-        kT: eV. shrink: share s of independent pairs in the covariance. width: expected size of a correction in kT.
-        step: factor on a correction. largest: its limit in kT.
+        kT: eV. step: factor on a correction. largest: its limit in kT. covariance: how it is estimated, and what is remembered of it.
     """
 
     kT: float
-    shrink: float = 0.1
-    width: float = 1.0
     step: float = 1.0
     largest: float = 1.0
+    covariance: Covariance = field(default_factory=lambda: Covariance())
 
     def __post_init__(self) -> None:
-        check_newton(self.kT, self.shrink, self.width, self.step, self.largest)
+        check_newton(self.kT, self.step, self.largest)
 
     def __call__(self, sample: Sample, target: TargetRDF, basis: PairSplines) -> Tensor:
         """The next values (R, I) in eV."""
         seen = (sample.g > VISIBLE) & (target.r < basis.cutoff + target.width / 2)
         if not (seen & target.sampled).any():
             raise ValueError("g and its target overlap nowhere: start from the Boltzmann inversion of the target")
-        counts = sample.counts[:, seen]
-        mean, wanted = counts.mean(0), (target.g * sample.ideal)[seen]
-        covariance = regularised(sample.covariance(counts, counts), np.diag(mean), len(counts), self.shrink, self.width)
+        mean, wanted = sample.counts.mean(0), target.g * sample.ideal
+        whole = self.covariance.regularised(
+            sample.covariance(sample.counts, sample.counts), np.diag(mean.ravel()), len(sample.counts)
+        )
         change = np.zeros(target.g.shape)
-        change[seen] = self.kT * self.step * np.linalg.solve(covariance, mean - wanted)
+        change[seen] = self.kT * self.step * np.linalg.solve(whole[np.ix_(seen.ravel(), seen.ravel())], (mean - wanted)[seen])
         rows = [
             at_knots(target, basis, c, s) - at_cutoff(target, basis, c, s) if s.any() else np.zeros(basis.intervals)
             for c, s in zip(change, seen)
@@ -59,20 +58,42 @@ class InverseMonteCarlo:
         return sample.values + limited(torch.from_numpy(np.stack(rows)), self.largest * self.kT)
 
 
-def regularised(covariance: Array, independent: Array, snapshots: int, shrink: float, width: float) -> Array:
-    r"""The covariance to solve with, :math:`(1-s)\,C+s\,D+1/(F\,w^2)`.
+class Covariance:
+    r"""The covariance to solve with, :math:`(1-s)\,C+s\,D+1/(F\,w^2)`, from F snapshots of this iteration and the last ones.
 
     D is what C would be for independent pairs (Poisson numbers). A covariance of K numbers from F snapshots has small eigenvalues
-    that are far too small unless F is many times K; shrinking it towards D bounds them (Ledoit and Wolf, J. Multivariate Anal. 88,
-    365 (2004)), and s = 1 is Boltzmann iteration to first order. The last term is a normal prior of width w (in kT) on the
-    solution, with data known to within the noise C / F of F independent snapshots; it acts where there are hardly any pairs.
+    that are far too small unless F is many times K, and steps along them overshoot; shrinking it towards D bounds them (Ledoit and
+    Wolf, J. Multivariate Anal. 88, 365 (2004)), here with :math:`s=K/(K+F)`; s = 1 is Boltzmann iteration to first order. C changes
+    little from one potential to the next, so the correlations :math:`D^{-1/2}CD^{-1/2}` of the last iterations are averaged. The
+    last term is a normal prior of width w (in kT) on the solution; it acts where there are hardly any pairs.
+
+    Args:
+        memory: iterations averaged over. shrink: s, None: as above. width: w.
+
+    Raises:
+        ValueError: a memory below 1, a share outside of [0, 1] or a width that is not positive.
     """
-    return (1 - shrink) * covariance + shrink * independent + np.eye(len(covariance)) / (snapshots * width**2)
+
+    def __init__(self, memory: int = 5, shrink: float | None = None, width: float = 1.0):
+        if memory < 1 or not (shrink is None or 0 <= shrink <= 1) or not width > 0:
+            raise ValueError(
+                f"memory={memory}, shrink={shrink}, width={width}: memory must be at least 1, shrink in [0, 1], width positive"
+            )
+        self.memory, self.shrink, self.width = memory, shrink, width
+        self._correlations: list[tuple[Array, int]] = []
+
+    def regularised(self, covariance: Array, independent: Array, snapshots: int) -> Array:
+        """The matrix for C and D (K, K) of this iteration, both in numbers of pairs squared."""
+        scale = np.sqrt(np.diag(independent))
+        inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
+        self._correlations = [*self._correlations, (covariance * np.outer(inverse, inverse), snapshots)][-self.memory :]
+        total = sum(n for _, n in self._correlations)
+        pooled = sum(n * c for c, n in self._correlations) / total * np.outer(scale, scale)
+        share = len(scale) / (len(scale) + total) if self.shrink is None else self.shrink
+        return np.asarray((1 - share) * pooled + share * independent + np.eye(len(scale)) / (total * self.width**2), np.float64)
 
 
-def check_newton(kT: float, shrink: float, width: float, step: float, largest: float) -> None:
-    """Refuse arguments of a Newton step that are not positive, and a share of independent pairs above 1."""
-    if not (kT > 0 and 0 <= shrink <= 1 and width > 0 and step > 0 and largest > 0):
-        raise ValueError(
-            f"kT={kT}, shrink={shrink}, width={width}, step={step}, largest={largest}: must be positive, and shrink at most 1"
-        )
+def check_newton(kT: float, step: float, largest: float) -> None:
+    """Refuse arguments of a Newton step that are not positive."""
+    if not (kT > 0 and step > 0 and largest > 0):
+        raise ValueError(f"kT={kT}, step={step}, largest={largest}: must be positive")

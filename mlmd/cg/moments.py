@@ -95,7 +95,7 @@ def match_moments(
     snapshots: int = 80,
     discard: int = 10,
     steps: int = 40,
-    rungs: int = 3,
+    rungs: int = 4,
     rounds: int = 2,
     friction: float = 5 / units.ps,
     seed: int = 0,
@@ -112,7 +112,7 @@ def match_moments(
         model: the whole potential; only its :class:`FourierDihedrals` change.
         frames: reference beads. dt, friction: fs and 1/fs. kT: eV.
         replicas, snapshots, discard: size of the sample and how many snapshots before it are left out.
-        steps: between snapshots and between swaps. rungs: temperatures (see :func:`refine`). rounds: samples at most.
+        steps: between snapshots. rungs: temperatures (see :func:`refine`). rounds: samples at most.
 
     Yields:
         ``{"step", "steps"}`` while sampling and ``{"step", "steps", "effective share", "largest correction"}`` (kT) after every solve.
@@ -189,6 +189,6 @@ def _sampler(
     picked = torch.randint(len(frames), (replicas * rungs,), generator=torch.Generator().manual_seed(seed))
     system = batch_of(frames, torch.zeros(1, dtype=torch.long)).at(frames.positions[picked.to(frames.positions.device)].float())
     noise = torch.Generator(system.positions.device).manual_seed(seed + 1)
-    integrator = canonical(dt, kT, friction, replicas, rungs, steps)
+    integrator = canonical(dt, kT, friction, replicas, rungs)
     start = rest(system, thermal_velocities(system, integrator.kT, noise))  # type: ignore[attr-defined]
     return PersistentReplicas(model, start, integrator, noise, rungs=rungs, steps=steps, stride=steps, memory=1)  # type: ignore[arg-type]

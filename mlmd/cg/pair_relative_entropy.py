@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from scipy.linalg import block_diag
 from torch import Tensor
 
-from mlmd.cg.inverse_monte_carlo import check_newton, regularised
+from mlmd.cg.inverse_monte_carlo import Covariance, check_newton
 from mlmd.cg.liquid_sampler import FINE, Sample
 from mlmd.cg.pair_splines import PairSplines
 from mlmd.cg.structure_loop import limited
@@ -29,25 +29,23 @@ class PairRelativeEntropy:
     sums over it are taken bin by bin, with the mean of a function in a bin.
 
     Args:
-        kT: eV. shrink, width: regularisation of the covariance as in inverse Monte Carlo. step: factor on a correction (chi).
-        largest: limit of a correction in kT.
+        kT: eV. step: factor on a correction (chi). largest: its limit in kT. covariance: how it is estimated, as in inverse Monte Carlo.
     """
 
     kT: float
-    shrink: float = 0.1
-    width: float = 1.0
     step: float = 0.7
     largest: float = 1.0
+    covariance: Covariance = field(default_factory=Covariance)
 
     def __post_init__(self) -> None:
-        check_newton(self.kT, self.shrink, self.width, self.step, self.largest)
+        check_newton(self.kT, self.step, self.largest)
 
     def __call__(self, sample: Sample, target: TargetRDF, basis: PairSplines) -> Tensor:
         """The next values (R, I) in eV."""
         means, mean = bin_means(target, basis), sample.counts.mean(0)
         excess = (mean - target.g * sample.ideal) @ means
         independent = block_diag(*[means.T @ (row[:, None] * means) for row in mean])
-        hessian = regularised(sample.covariance(sample.sums, sample.sums), independent, len(sample.counts), self.shrink, self.width)
+        hessian = self.covariance.regularised(sample.covariance(sample.sums, sample.sums), independent, len(sample.counts))
         solved = np.linalg.solve(hessian, excess.ravel())
         change = torch.from_numpy(self.kT * self.step * solved).reshape(basis.shape)
         return sample.values + limited(change, self.largest * self.kT)

@@ -40,7 +40,7 @@ from mlmd.potentials.bonded import Bonded, FourierDihedrals
 from mlmd.potentials.compose import Sum
 
 Log = dict[str, Any]
-UPDATES_PER_SNAPSHOT = 10  # of relative entropy, for every snapshot that the moments of the dihedrals are taken from
+UPDATES_PER_SNAPSHOT = 4  # of relative entropy, for every snapshot that the moments of the dihedrals are taken from
 PRIOR_PS = 10.0  # length of the run with the prior alone
 
 
@@ -232,7 +232,7 @@ class Study:
     def simulate(self) -> Iterator[Log]:
         """Production run of all replicas from one basin, into the folder: ``samples``.
 
-        A single molecule runs as the lowest of a ladder of temperatures (``Settings.rungs``), which swap at every snapshot: dynamics
+        A single molecule runs as the lowest of a ladder of temperatures (``Settings.rungs``), which swap places: dynamics
         of this length alone crosses torsional barriers too rarely to fill rare basins. The run then samples the ensemble, and its time
         is no physical time.
         """
@@ -245,7 +245,7 @@ class Study:
             every = max(1, round(s.sample_ps * units.ps / dt))
             steps = every * max(1, round(s.simulate_ps * units.ps / dt / every))
             self.time_step, self.sample_interval = dt, every * dt
-            integrator = canonical(dt, self.kT, s.friction / units.ps, s.replicas, rungs, every)
+            integrator = canonical(dt, self.kT, s.friction / units.ps, s.replicas, rungs)
             system = batch_of(beads, torch.zeros(1, dtype=torch.long)).at(start.float().to(self.device))
             velocities = thermal_velocities(system.to("cpu"), integrator.kT, generator).to(self.device)  # type: ignore[attr-defined]
             folder = self.folder / f"simulate-{self._key('simulate')}"
