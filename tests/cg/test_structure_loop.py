@@ -13,9 +13,9 @@ from mlmd.errors import Diverging
 from tests.cg.liquids import DiluteGas, flat_target, gas_target, sampler_of, well_values
 
 METHODS = {
-    "iterative Boltzmann inversion": IterativeBoltzmannInversion(1.0),
-    "inverse Monte Carlo": InverseMonteCarlo(1.0),
-    "relative entropy": PairRelativeEntropy(1.0, step=1.0),
+    "iterative Boltzmann inversion": IterativeBoltzmannInversion,
+    "inverse Monte Carlo": InverseMonteCarlo,
+    "relative entropy": PairRelativeEntropy,
 }
 each_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 
@@ -25,7 +25,7 @@ def test_a_dilute_gas_gives_its_potential_back_from_a_start_without_any(method):
     """Independent pairs: g = exp(-u / kT) is exact, so the potential is known."""
     target, truth = gas_target()
     gas = DiluteGas(target)
-    logs = list(refine_pairs(method, gas, torch.zeros(gas.basis.shape), tolerance=0.01, iterations=12))
+    logs = list(refine_pairs(method(1.0), gas, torch.zeros(gas.basis.shape), tolerance=0.01, iterations=12))
     assert logs[-1].converged and not any(log.converged for log in logs[:-1])
     visible = gas.g(truth)[0, -len(truth[0]) - 3 : -3] > 0.2
     torch.testing.assert_close(logs[-1].values[0, visible], truth[0, visible], atol=0.03, rtol=0)
@@ -34,7 +34,7 @@ def test_a_dilute_gas_gives_its_potential_back_from_a_start_without_any(method):
 @each_method
 def test_a_method_that_starts_from_the_answer_is_done_at_once(method):
     target, truth = gas_target()
-    (log,) = refine_pairs(method, DiluteGas(target), truth, tolerance=0.01)
+    (log,) = refine_pairs(method(1.0), DiluteGas(target), truth, tolerance=0.01)
     assert log.converged and log.number == 1 and log.deviation < 0.01
 
 
@@ -50,7 +50,7 @@ def test_a_tolerance_below_the_noise_is_refused_with_the_length_that_would_do():
     gas = DiluteGas(target, pairs=500.0)
     floor = noise_floor(gas)
     with pytest.raises(ValueError, match=f"at least {int(np.ceil((2 * floor / 0.001) ** 2 * gas.steps))} steps"):
-        next(refine_pairs(METHODS["inverse Monte Carlo"], gas, truth, tolerance=0.001))
+        next(refine_pairs(InverseMonteCarlo(1.0), gas, truth, tolerance=0.001))
 
 
 def test_a_method_that_grows_worse_is_stopped_and_its_best_potential_kept():
@@ -107,7 +107,7 @@ def test_runs_are_short_while_the_deviation_is_far_and_whole_at_the_end():
 def test_arguments_that_make_no_sense_are_refused(changes):
     target, truth = gas_target()
     with pytest.raises(ValueError, match="must be positive"):
-        next(refine_pairs(METHODS["inverse Monte Carlo"], DiluteGas(target), truth, **changes))
+        next(refine_pairs(InverseMonteCarlo(1.0), DiluteGas(target), truth, **changes))
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_a_dense_liquid_gives_its_potential_back(liquid_target, method):
     sampler = sampler_of(target, steps=4000, seed=7)
     truth = well_values(sampler.basis)
     start = boltzmann_inversion(target, sampler.basis, 1.0)
-    logs = list(refine_pairs(method, sampler, start, tolerance=0.04, iterations=20))
+    logs = list(refine_pairs(method(1.0), sampler, start, tolerance=0.04, iterations=20))
     assert logs[0].deviation > 0.1
     assert logs[-1].converged
     visible = np.interp(sampler.basis.knots[:-1], target.r, target.g[0]) > 0.3
