@@ -74,7 +74,8 @@ def method(name: str) -> Any:
     if name == "IBI":
         return IterativeBoltzmannInversion(KT)
     if name == "IBI, in turns":
-        return TakingTurns(*(IterativeBoltzmannInversion(KT, damping=d) for d in (0.8, 2.0)))
+        factors = [0.8, 2.0] * 5 + [0.8] * 10  # long steps while g is far off, then short ones, which do not amplify noise
+        return TakingTurns(*(IterativeBoltzmannInversion(KT, damping=d) for d in factors))
     return InverseMonteCarlo(KT) if name == "IMC" else PairRelativeEntropy(KT, step=0.8)
 
 

@@ -42,18 +42,19 @@ class InverseMonteCarlo:
 
     def __call__(self, sample: Sample, target: TargetRDF, basis: PairSplines) -> Tensor:
         """The next values (R, I) in eV."""
-        seen = (sample.g > VISIBLE) & (target.r < basis.cutoff + target.width / 2)
-        if not (seen & target.sampled).any():
+        inside = target.r < basis.cutoff + target.width / 2
+        counts, g = sample.counts[:, :, inside], target.g[:, inside]
+        seen = sample.g[:, inside] > VISIBLE
+        if not (seen & (g > 0)).any():
             raise ValueError("g and its target overlap nowhere: start from the Boltzmann inversion of the target")
-        mean, wanted = sample.counts.mean(0), target.g * sample.ideal
-        whole = self.covariance.regularised(
-            sample.covariance(sample.counts, sample.counts), np.diag(mean.ravel()), len(sample.counts)
-        )
-        change = np.zeros(target.g.shape)
-        change[seen] = self.kT * self.step * np.linalg.solve(whole[np.ix_(seen.ravel(), seen.ravel())], (mean - wanted)[seen])
+        mean, wanted = counts.mean(0), g * sample.ideal[:, inside]
+        whole = self.covariance.regularised(sample.covariance(counts, counts), np.diag(mean.ravel()), len(counts))
+        change, every = np.zeros(target.g.shape), np.zeros(target.g.shape, bool)
+        every[:, inside] = seen
+        change[every] = self.kT * self.step * np.linalg.solve(whole[np.ix_(seen.ravel(), seen.ravel())], (mean - wanted)[seen])
         rows = [
             at_knots(target, basis, c, s) - at_cutoff(target, basis, c, s) if s.any() else np.zeros(basis.intervals)
-            for c, s in zip(change, seen)
+            for c, s in zip(change, every)
         ]
         return sample.values + limited(torch.from_numpy(np.stack(rows)), self.largest * self.kT)
 
@@ -89,7 +90,8 @@ class Covariance:
         self._correlations = [*self._correlations, (covariance * np.outer(inverse, inverse), snapshots)][-self.memory :]
         total = sum(n for _, n in self._correlations)
         pooled = sum(n * c for c, n in self._correlations) / total * np.outer(scale, scale)
-        share = len(scale) / (len(scale) + total) if self.shrink is None else self.shrink
+        active = int((scale > 0).sum())
+        share = active / (active + total) if self.shrink is None else self.shrink
         return np.asarray((1 - share) * pooled + share * independent + np.eye(len(scale)) / (total * self.width**2), np.float64)
 
 
