@@ -32,6 +32,7 @@ class Settings:
     dt: time step in fs. kT: eV. start: first friction in 1/fs. steps: of a round, after ``settle`` steps that are not measured.
     every: steps between frames. window: first and last time in fs of the fit of D. rounds: at the most, and at least two.
     size: particles per molecule, whose centres of mass are followed. skin: of the neighbour list, A.
+    n_blocks: stretches of time, or replicas, that give the errors; the window must fit into one.
     """
 
     dt: float
@@ -44,6 +45,7 @@ class Settings:
     rounds: int = 6
     size: int = 1
     skin: float = 1.0
+    n_blocks: int = 10
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ def _round(
     frame = s.dt * s.every
     first, last = (round(w / frame) for w in s.window)
     x = torch.stack(kept)
-    curve = msd(x - x.mean(2, keepdim=True), max_lag=min(last, len(kept) - 1))
+    curve = msd(x - x.mean(2, keepdim=True), max_lag=min(last, len(kept) - 1), n_blocks=s.n_blocks)
     return state, diffusion_coefficient(curve, first, last, frame)
 
 

@@ -102,7 +102,7 @@ def relaxations(curves: Dict[str, Kinetics], most: float = 5.0) -> Figure:
                 xlim=(0, float(_ps(end))),
                 ylim=(-0.15, 1.05),
             )
-            ax.legend(loc="upper right")
+            ax.legend(loc="upper right", fontsize=8)
     return figure
 
 
