@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import resource
+import shlex
 import statistics
 import subprocess
 import sys
@@ -182,7 +183,7 @@ def main() -> None:
         for side in [s for s in args.sides if s <= LARGEST.get(name, max(args.sides))]:
             rows.append(in_own_process(name, side, *((0.1, 3) if args.quick else (0.5, 5))))
             print(name, rows[-1], flush=True)
-        table_of(name, rows, " ".join(["python benchmarks/scaling.py", *sys.argv[1:]]))
+        table_of(name, rows, shlex.join(["python", "benchmarks/scaling.py", *sys.argv[1:]]))
     if torch.cuda.is_available():
         record("scaling_gpu", on_gpu(), "python benchmarks/scaling.py", "Wall time, median of 5 x 50 steps, lists included.")
     else:
