@@ -118,7 +118,8 @@ def kinetics(frames: Frames, *, window: tuple[float, float] | None = None, n_blo
         frames: beads or atoms with bonds, wrapped or not, ``time`` in fs. window, n_blocks: as in :func:`compare_kinetics`.
 
     Raises:
-        ValueError: times that are not evenly spaced, fewer than six frames a block, a window that the blocks do not hold.
+        ValueError: times that are not evenly spaced, fewer than six frames a block, a single molecule, a window that the blocks do
+            not hold.
     """
     dt = time_step(frames)
     last = len(frames) // n_blocks - 1
@@ -126,6 +127,8 @@ def kinetics(frames: Frames, *, window: tuple[float, float] | None = None, n_blo
         raise ValueError(f"n_blocks={n_blocks}: {len(frames)} frames make blocks of {last + 1}, at least 2 of 6 frames are needed")
     f = followed(frames)
     labels = molecules(f)
+    if int(labels.max()) == 0:
+        raise ValueError("frames hold one molecule: without the drift of the centre of mass it does not diffuse; give a liquid")
     masses = torch.ones(f.n_atoms) if f.masses is None else f.masses
     x = without_drift(f.positions.double(), masses)
     first, last = (max(1, last // 4), last) if window is None else _in_frames(window, dt, last)

@@ -125,9 +125,10 @@ def test_ends_of_a_chain_are_the_particles_most_bonds_apart() -> None:
         (lambda: compare_kinetics(REFERENCE, Frames(torch.zeros(90, 2, 3), bead_topology(["A", "B"], [(0, 1)]))), "map the atoms"),
         (lambda: kinetics(REFERENCE[:30]), "blocks of 3"),
         (lambda: kinetics(REFERENCE, window=(100.0, 1e6)), "end by 2380 fs"),
+        (lambda: kinetics(REFERENCE.atoms([0, 1, 2])), "one molecule"),
         (lambda: time_step(REFERENCE[[0, 1, 3]]), "even"),
         (lambda: time_step(REFERENCE[0]), "at least two"),
-        (lambda: compare_kinetics(REFERENCE[:90].atoms([0]), BEADS[:90].atoms([0]), viscosity=-1.0), "viscosity"),
+        (lambda: compare_kinetics(REFERENCE[:90].atoms([0, 3]), BEADS[:90].atoms([0, 3]), viscosity=-1.0), "viscosity"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(make: object, word: str) -> None:
