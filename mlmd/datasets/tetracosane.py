@@ -1,8 +1,12 @@
 """A melt of n-tetracosane, C24H50, with the united-atom force field TraPPE-UA, by OpenMM.
 
-State: 500 K and 1 atm, 164 K below the boiling point, where the end-to-end vectors turn around many times within a run. United atoms, as an
-all-atom melt costs some twenty times more per picosecond and a run of an hour on one core would not let its chains relax; a bead of two or
-three carbons sees the same atoms either way.
+State: 500 K and 1 atm, 164 K below the boiling point, where the end-to-end vectors forget themselves in about 70 ps. United atoms, as an
+all-atom melt costs some twenty times more per picosecond and would not have relaxed in the time there was; a bead of two or three carbons
+sees the same carbons either way.
+
+The run that ships is short: 120 ps at constant pressure and 260 ps of frames, four relaxation times of 32 chains, so <R^2> is known to 3 or
+4 %. Its density, 0.671 +- 0.003 g/cm^3, is 2.5 % above the 0.655 of the correlation of Hankinson and Thomson (AIChE J. 25, 653 (1979)), of which
+1 % is the correlation's; the error is statistical and the volume was still rising slowly. For more, let `mlmd data generate tetracosane` run on.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from mlmd.datasets.recipe import DatasetInfo, Recipe
 
 N_CARBONS = 24
 N_MOLECULES = 32
+SHIPPED = 434  # every third of the 1 300 frames of seed 0
 START_DENSITY = 0.66  # g/cm^3, to which the start is compressed
 CUTOFF = 12.0  # A
 PROTOCOL = Protocol(temperature=500.0, dt_fs=4.0, frame_ps=0.2, equilibration_ps=120.0)
@@ -34,7 +39,7 @@ def recipe(n_molecules: int = N_MOLECULES) -> Recipe:
         name="tetracosane",
         description="melt of C24H50 at 500 K and 1 atm, united atoms: chains to be coarse-grained 1:2 or 1:3",
         atoms=N_CARBONS * n_molecules,
-        frames=0,
+        frames=SHIPPED if n_molecules == N_MOLECULES else 0,
         temperature=PROTOCOL.temperature,
         source="OpenMM Langevin dynamics, NPT for the density, then NVT; TraPPE-UA (Martin, Siepmann, J. Phys. Chem. B 1998, 102, 2569) with "
         "harmonic bonds (Nath, Escobedo, de Pablo, J. Chem. Phys. 1998, 108, 9905), no constraints",

@@ -15,6 +15,7 @@ LIQUIDS = [d.name for d in datasets.available() if d.ships and registry.RECIPES[
 # g/cm^3: saturated ethane (Friend, Ingham, Ely 1991), C24H50 by the correlation of Hankinson and Thomson (AIChE J. 25, 653 (1979)),
 # SPC/E at 300 K (0.998: Berendsen, Grigera, Straatsma 1987), TIP4P/2005 at 298 K (0.9979: Abascal, Vega 2005)
 DENSITY = {"ethane": 0.5439, "tetracosane": 0.655, "water-spce": 0.998, "water-tip4p2005": 0.9979}
+TOLERANCE = {"tetracosane": 0.03}  # 1 % of the correlation, 2 % of the model; else 2 %
 MODELS = {m.name: m for m in (water.SPCE, water.TIP4P2005)}
 
 
@@ -28,6 +29,15 @@ def chains() -> Frames:
     return datasets.load("tetracosane")
 
 
+def shipped_or_generated(name: str) -> Frames:
+    if registry.recipe(name).info.ships:
+        return datasets.load(name)
+    try:
+        return datasets.generated(name)
+    except ValueError as error:
+        pytest.skip(str(error))
+
+
 def name_of(frames: Frames) -> str:
     return frames.provenance["data set"]
 
@@ -39,7 +49,7 @@ def test_density_is_that_of_the_run_at_constant_pressure_and_near_experiment(fra
     ((told, error),) = frames.provenance["density at constant pressure / g/cm3"]
     assert density == pytest.approx(told, rel=1e-3)
     assert error < 0.01
-    assert abs(density / DENSITY[name_of(frames)] - 1) < 0.02 + 2 * error
+    assert abs(density / DENSITY[name_of(frames)] - 1) < TOLERANCE.get(name_of(frames), 0.02)
     assert torch.equal(frames.cell, frames.cell[:1].expand_as(frames.cell))
 
 
@@ -121,7 +131,7 @@ def test_all_forces_add_up_to_nothing(frames):
 def test_spce_water_has_the_published_structure(shared_data):
     """g(r) of centres of mass against 2 180 molecules of another engine, in the same bins of 0.1 A."""
     table = np.loadtxt(shared_data / "votca" / "spce" / "target_rdf.txt", usecols=(0, 1))
-    frames = datasets.load("water-spce")
+    frames = shipped_or_generated("water-spce")
     r, expected = table[:, 0] * 10, table[:, 1]
     centres = mapping.molecule(frames).apply(frames)
     found = rdf(centres, r_min=float(r[0]) - 0.05, r_max=float(r[-1]) + 0.05, bins=len(r))
@@ -132,7 +142,7 @@ def test_spce_water_has_the_published_structure(shared_data):
 
 def test_tip4p2005_water_has_the_published_structure(shared_data):
     table = np.loadtxt(shared_data / "water" / "tip4p2005_298K" / "COM_RDF.csv")
-    frames = datasets.load("water-tip4p2005")
+    frames = shipped_or_generated("water-tip4p2005")
     centres = mapping.molecule(frames).apply(frames)
     reach = table[:, 0] * 10 < 9.9
     r, expected = table[reach, 0] * 10, table[reach, 1]
