@@ -129,9 +129,9 @@ def _sum_bonded(x, batch, size, bonds, stretch, angles, bend, cosine, energy, fo
         held = min(L, n - first)
         for k in range(L):
             m = first + min(k, held - 1)  # the last molecule fills up the lanes
-            for i in range(size):
+            for atom in range(size):
                 for d in range(3):
-                    at[(3 * i + d) * L + k] = x[m * size + i, d]
+                    at[(3 * atom + d) * L + k] = x[m * size + atom, d]
         pull[:] = zero
         total[:] = zero
         for t in range(len(bonds)):
@@ -174,6 +174,6 @@ def _sum_bonded(x, batch, size, bonds, stretch, angles, bend, cosine, energy, fo
         for k in range(held):
             m = first + k
             energy[batch[m * size]] += total[k]
-            for i in range(size):
+            for atom in range(size):
                 for d in range(3):
-                    forces[m * size + i, d] = pull[(3 * i + d) * L + k]
+                    forces[m * size + atom, d] = pull[(3 * atom + d) * L + k]
