@@ -8,6 +8,7 @@ from mlmd.cell import face_centred_cubic
 from mlmd.cg.friction import Settings, Target, fit_friction
 from mlmd.md import Langevin, rest, simulate, thermal_velocities
 from mlmd.observables import diffusion_coefficient, green_kubo, msd, vacf
+from mlmd.potentials.accelerated import Accelerated
 from mlmd.potentials.bonded import Bonded, HarmonicBonds
 from mlmd.potentials.internal import InternalCoordinates
 from mlmd.potentials.pair import WCA
@@ -41,23 +42,23 @@ def test_the_friction_of_molecules_that_do_not_interact_is_that_of_einstein(star
 @pytest.mark.slow
 def test_the_friction_of_a_fluid_comes_back_from_the_velocities_of_its_reference() -> None:
     """Soft repulsive beads at density 0.4 (reduced units), gamma = 1: first the reference and its Green-Kubo integral, then the fit."""
-    kT, gamma, edge = 1.0, 1.0, (108 / 0.4) ** (1 / 3)
-    system = System.single(face_centred_cubic(3, edge), cell=edge).replicate(4)
+    kT, gamma, edge = 1.0, 1.0, (32 / 0.4) ** (1 / 3)
+    system = System.single(face_centred_cubic(2, edge), cell=edge).replicate(6)
     g = torch.Generator().manual_seed(2)
-    law = WCA(1.0, 1.0)
+    law = Accelerated(WCA(1.0, 1.0))
     state = rest(system, thermal_velocities(system, kT, g))
-    run = list(simulate(state, law, Langevin(0.01, kT, gamma), 6000, every=5, generator=g, skin=0.4))[200:]
+    run = list(simulate(state, law, Langevin(0.01, kT, gamma), 5000, every=5, generator=g, skin=0.4))[100:]
     v = torch.stack([s.system.dense(s.velocities) for s in run])
     v = v - v.mean(2, keepdim=True)
     value, error = green_kubo(vacf(v, max_lag=100), 0.05).at(5.0)
     x = torch.stack([s.system.dense() for s in run])
     slope = diffusion_coefficient(msd(x - x.mean(2, keepdim=True), max_lag=200), 60, 200, 0.05)
     assert abs(slope.value - value) < 3 * np.hypot(slope.error, error)
-    settings = Settings(0.01, kT, 3.0, steps=4000, settle=500, every=20, window=(3.0, 10.0), skin=0.4)
+    settings = Settings(0.01, kT, 3.0, steps=4000, settle=300, every=20, window=(3.0, 10.0), skin=0.4)
     *_, last = fit_friction(system, law, Target(value, error), settings, g)
     assert last.converged
     assert abs(last.estimate - gamma) < 3 * last.error
-    assert last.error < 0.25 * gamma
+    assert last.error < 0.3 * gamma
 
 
 def test_beads_slower_than_the_reference_are_not_made_faster_by_friction() -> None:
