@@ -44,7 +44,7 @@ def row(name: str) -> dict:
     dt = float(frames.time[1])
     centres = whole.positions(frames.positions.double())  # frames are stored whole and never wrapped
     curve = msd(centres)
-    found = diffusion_coefficient(curve, len(curve.lag) // 5, len(curve.lag) // 2, dt)
+    found = diffusion_coefficient(curve, len(frames) // 40, len(frames) // 10 - 1, dt)  # blocks are tenths of the run
     unit = 1e-9 * 1e20 / 1e15  # 1e-9 m^2/s in A^2/fs
     return {
         "liquid": name,

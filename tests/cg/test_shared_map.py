@@ -9,12 +9,10 @@ import torch
 from mlmd import datasets
 from mlmd.cell import wrap
 from mlmd.cg import autoencoder, mapping
+from mlmd.cg.partition import one_hot
 from mlmd.cg.symmetry import with_equivalent_types
 from mlmd.datasets import alkanes
 from mlmd.frames import Frames
-
-RUNS_OF_TWO = [k // 2 for k in range(24)]
-RUNS_OF_THREE = [k // 3 for k in range(24)]
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +38,16 @@ def test_ethane_is_split_between_its_carbons(ethane):
     assert (m.n_molecules, m.bonds, m.types.tolist()) == (125, ((0, 1),), [0, 0])
 
 
-@pytest.mark.parametrize(("n_beads", "expected"), [(12, RUNS_OF_TWO), (8, RUNS_OF_THREE)])
-def test_chains_are_cut_into_equal_runs(chains, n_beads, expected):
+@pytest.mark.parametrize("n_beads", [12, 8])
+def test_chains_are_cut_into_runs_no_worse_than_equal_ones(chains, n_beads):
+    """Ends move more than the middle, so that shorter beads there and longer ones elsewhere may tell more than equal runs."""
     found = autoencoder.learn(chains, n_beads, restarts=4, steps=100)
-    assert found.mapping.assignment.tolist() == expected
-    assert all(found.connected)
+    label = found.mapping.assignment
+    assert all(found.connected) and bool((label.diff() >= 0).all())
+    size = torch.bincount(label)
+    assert len(size) == n_beads and int(size.max()) <= 24 // n_beads + 1
+    equal = autoencoder.statistics(chains).reconstruction(one_hot(torch.arange(24) // (24 // n_beads), n_beads))
+    assert found.reconstruction <= float(equal) * (1 + 1e-9)
 
 
 def test_walls_of_the_box_do_not_matter(ethane):
