@@ -178,13 +178,19 @@ def main() -> None:
     parser.add_argument("--check", type=int, default=CHECK, help="steps of the independent run at the end")
     parser.add_argument("--tolerance", type=float, default=0.02)
     parser.add_argument("--folder", type=Path, default=Path("runs/water-structure"))
+    parser.add_argument("--kept", action="store_true", help="a table of the runs that the folder holds, without new ones")
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.folder.mkdir(parents=True, exist_ok=True)
-    results = [
-        kept(args.folder / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}.json", lambda n=name, s=seed: run(n, s, args.steps, args.tolerance, args.check))
-        for seed in args.seeds
+    wanted = {
+        (name, seed): args.folder / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}.json"
         for name in args.methods
+        for seed in args.seeds
+    }
+    results = [
+        kept(path, lambda name=name, seed=seed: run(name, seed, args.steps, args.tolerance, args.check))
+        for (name, seed), path in wanted.items()
+        if path.exists() or not args.kept
     ]  # fmt: skip
     theirs = [kept(args.folder / f"published-{PUBLISHED[n]}.json", lambda n=n: judged(n, args.check)) for n in PUBLISHED]
     notes = [
@@ -192,7 +198,9 @@ def main() -> None:
         f"Langevin dynamics (1/ps), dt = {DT:g} fs, a sample: {args.steps} steps after {EQUILIBRATION} of equilibration, snapshots every {EVERY} "
         "(IBI: a quarter of that while g is far off). A method ends by itself when max |g - g_ref| < "
         f"{args.tolerance:g} in its own sample; 'long run': {args.check} steps of the last potential with another seed. "
-        f"Largest counting noise of a sample: {results[0]['floor']:.4f}. The worst of the seeds, medians for pressure, steps and CPU.",
+        f"Largest counting noise of a sample: {results[0]['floor']:.4f}. The worst of the seeds, medians for pressure, steps and CPU (process time at one thread, on a machine shared with other work).",
+        "IBI takes turns: damping 0.8 and 2.0 for ten iterations, then 0.8. With 1.0 throughout and 4000 steps in every iteration, max abs dg "
+        "was 0.066 after 13 iterations; Anderson mixing with a memory of four stayed at 0.12 (11 iterations).",
         f"du: to VOTCA's table of the same method (relative entropy: its IBI table), after the best constant, where g > {COMPARED}.",
     ]
     one = next((r for r in results if r["method"].startswith("IBI")), results[0])
