@@ -118,7 +118,13 @@ def judged(name: str, check: int) -> dict[str, Any]:
         start_box(), target, basis, kT=KT, dt=DT, friction=1 / units.ps, steps=check, every=EVERY, equilibration=EQUILIBRATION
     )
     log = measured(sampler, published(PUBLISHED[name], basis), 1, 0.02)
-    return {"method": name, "check": log.deviation, "check noise": log.noise, "check pressure": log.pressure / units.bar}
+    return {
+        "method": name,
+        "check": log.deviation,
+        "check noise": log.noise,
+        "check pressure": log.pressure / units.bar,
+        "steps": check,
+    }
 
 
 def lammps_seconds(values: list[float], steps: int) -> float:
@@ -160,7 +166,7 @@ def table(results: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> list[d
             }
         )
     for r in theirs:
-        rows.append({"potential": f"published, {r['method']}", "max abs dg, long run": r["check"], "its noise": r["check noise"], "pressure, bar": r["check pressure"]})  # fmt: skip
+        rows.append({"potential": f"published, {r['method']}", "max abs dg, long run": r["check"], "its noise": r["check noise"], "pressure, bar": r["check pressure"], "steps": r["steps"]})  # fmt: skip
     return rows
 
 
@@ -199,6 +205,7 @@ def main() -> None:
         "(IBI: a quarter of that while g is far off). A method ends by itself when max |g - g_ref| < "
         f"{args.tolerance:g} in its own sample; 'long run': {args.check} steps of the last potential with another seed. "
         f"Largest counting noise of a sample: {results[0]['floor']:.4f}. The worst of the seeds, medians for pressure, steps and CPU (process time at one thread, on a machine shared with other work).",
+        "Published potentials: one run of the given number of steps.",
         "IBI takes turns: damping 0.8 and 2.0 for ten iterations, then 0.8. With 1.0 throughout and 4000 steps in every iteration, max abs dg "
         "was 0.066 after 13 iterations; Anderson mixing with a memory of four stayed at 0.12 (11 iterations).",
         f"du: to VOTCA's table of the same method (relative entropy: its IBI table), after the best constant, where g > {COMPARED}.",
@@ -208,11 +215,13 @@ def main() -> None:
         spent = kept(args.folder / "lammps.json", lambda: {"steps": 4000, "cpu": lammps_seconds(one["values"], 4000)})
         notes.append(
             f"LAMMPS, pair_style table, Langevin, one process: {spent['cpu'] / spent['steps'] * one['steps']:.0f} s of CPU for the {one['steps']} steps of "
-            f"{one['method']} (measured over {spent['steps']}), which took {one['cpu']:.0f} s here with all counting of pairs."
+            f"{one['method']} (measured over {spent['steps']}), which took {one['cpu']:.0f} s here with all counting of pairs. "
+            "The two were not measured in turns, so on a machine that does other work the ratio is rough; benchmarks/deployed_speed.py compares with care."
         )
     except SystemExit as absent:
         notes.append(str(absent))
-    record("water-structure", table(results, theirs), "python benchmarks/water_structure.py", "\n\n".join(notes))
+    seeds = "Seeds: " + ", ".join(f"{r['method']} {r['seed']}" for r in results) + "."
+    record("water-structure", table(results, theirs), "python benchmarks/water_structure.py", "\n\n".join([seeds, *notes]))
 
 
 if __name__ == "__main__":
