@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import mdtraj
 
 N_MOLECULES = 300
-SHIPPED = {"water-spce": 300}  # frames of seed 0
+SHIPPED = {"water-spce": 300, "water-tip4p2005": 200}  # all frames of seed 0
 MASSES = {"O": 15.999, "H": 1.008}  # amu
 CUTOFF = 9.0  # A
 START_DENSITY = 0.997  # g/cm^3
