@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mlmd import units
 from mlmd.cg.force_matching import batch_of
 from mlmd.cg.relative_entropy import PersistentReplicas, canonical, rungs_for
+from mlmd.cg.reweighting import effective_share
 from mlmd.frames import Frames
 from mlmd.md import rest, thermal_velocities
 from mlmd.potentials.bonded import Bonded, FourierDihedrals
@@ -34,8 +35,8 @@ class Tilt:
 
     @property
     def effective_share(self) -> float:
-        """Kish's effective sample size as a share of the sample, 1 / (S sum w^2)."""
-        return float(1 / (len(self.weights) * self.weights.square().sum()))
+        """Effective sample size as a share of the sample: :func:`mlmd.cg.reweighting.effective_share`."""
+        return effective_share(self.weights)
 
 
 def matching_tilt(features: Tensor, target: Tensor, ridge: float = 1e-6) -> Tilt:
