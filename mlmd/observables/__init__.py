@@ -3,6 +3,7 @@
 Geometry returns tensors (differentiable, in the type of the positions); statistics return float64 numpy arrays with errors.
 """
 
+from mlmd.observables.adf import ADF, SmoothADF, adf
 from mlmd.observables.blocks import block_labels, block_mean, ratio
 from mlmd.observables.coordinates import Coordinate
 from mlmd.observables.dynamics import (
@@ -25,6 +26,7 @@ from mlmd.observables.terms import Terms, internal_terms
 from mlmd.observables.unwrap import centres, followed, molecules, unwrapped, without_drift
 
 __all__ = [
+    "ADF",
     "MSD",
     "RDF",
     "VACF",
@@ -34,7 +36,9 @@ __all__ = [
     "GreenKubo",
     "Relaxation",
     "RelaxationTime",
+    "SmoothADF",
     "Terms",
+    "adf",
     "angles",
     "autocorrelation_time",
     "block_labels",
