@@ -207,7 +207,8 @@ def main() -> None:
         f"Largest counting noise of a sample: {results[0]['floor']:.4f}. The worst of the seeds, medians for pressure, steps and CPU (process time at one thread, on a machine shared with other work).",
         "Published potentials: one run of the given number of steps.",
         "IBI takes turns: damping 0.8 and 2.0 for ten iterations, then 0.8. With 1.0 throughout and 4000 steps in every iteration, max abs dg "
-        "was 0.066 after 13 iterations; Anderson mixing with a memory of four stayed at 0.12 (11 iterations).",
+        "was 0.066 after 13 iterations; Anderson mixing with a memory of four stayed at 0.12 (11 iterations). "
+        "IMC with 5000 steps in every iteration (seed 0) converged in iteration 8, max abs dg 0.0143, in 85 s of CPU; not checked by a long run.",
         f"du: to VOTCA's table of the same method (relative entropy: its IBI table), after the best constant, where g > {COMPARED}.",
     ]
     one = next((r for r in results if r["method"].startswith("IBI")), results[0])
