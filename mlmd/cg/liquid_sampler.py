@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mlmd import jit
 from mlmd.cell import check_cutoff
+from mlmd.cg.liquid_molecules import LiquidMolecules
 from mlmd.cg.pair_splines import PairSplines
 from mlmd.cg.target_rdf import TargetRDF
 from mlmd.md import Langevin, half_step_kT, rest, simulate, thermal_velocities
@@ -20,6 +21,7 @@ from mlmd.md.state import State
 from mlmd.neighbors import Pairs, neighbors
 from mlmd.observables.blocks import block_labels, ratio
 from mlmd.potentials.accelerated import Accelerated
+from mlmd.potentials.compose import Potential
 from mlmd.potentials.spline import rows_of, type_table
 from mlmd.system import System
 
@@ -33,7 +35,7 @@ class Sample:
     """F snapshots of one potential, reduced to sums over pairs; energies in eV, lengths in A.
 
     counts (F, R, B): pairs per bin of the target, each pair once; sums (F, R, I): of every function of the basis, so that the
-    potential energy is ``sums . values``; virial (F,): sum of r u'(r); ideal (R, B): pairs per bin of an ideal gas; n particles in
+    energy of the pairs is ``sums . values``; virial (F,): sum of r u'(r), of bonds too; ideal (R, B): pairs per bin of an ideal gas; n particles in
     ``volume``; kT: of the thermostat; temperature: kinetic, in units of kT; values (R, I): the potential; steps: made for them.
     """
 
@@ -70,7 +72,7 @@ class Sample:
 
     @property
     def energies(self) -> Array:
-        """(F,) potential energies in eV; of another potential on the same snapshots: ``sums . values`` of that one."""
+        """(F,) energies of the pairs in eV; of another potential on the same snapshots: ``sums . values`` of that one."""
         return np.einsum("fri,ri->f", self.sums, self.values.numpy())
 
     def covariance(self, first: Array, second: Array) -> Array:
@@ -87,6 +89,7 @@ class LiquidSampler:
     Args:
         system: one periodic box. target: whose bins g(r) is measured on. basis: of the potentials.
         kT: eV. dt: time step in fs. friction: 1/fs.
+        molecules: what holds the beads together and which pairs are left out, of g(r) too; default: single beads.
         steps: time steps of a sample. every: steps between its snapshots. equilibration: steps before each sample.
         seed: of velocities and noise.
 
@@ -104,6 +107,7 @@ class LiquidSampler:
         kT: float,
         dt: float,
         friction: float,
+        molecules: LiquidMolecules | None = None,
         steps: int = 5000,
         every: int = 25,
         equilibration: int = 500,
@@ -127,9 +131,10 @@ class LiquidSampler:
         self.generator = torch.Generator().manual_seed(seed)
         start = system.to(torch.float32)
         self.state = rest(start, thermal_velocities(start, kT, self.generator))
-        self.ideal = target.pair_counts(system)
+        self.molecules = molecules
+        self.ideal = target.pair_counts(system, 0.0 if molecules is None else molecules.numbers(system, basis.types))
         self.volume = float(torch.linalg.det(system.cell[0].double()).abs())
-        self._counter = PairCounter(target, basis)
+        self._counter = PairCounter(target, basis, molecules)
 
     def sample(self, values: Tensor, steps: int | None = None) -> Sample:
         """Equilibrate with the potential of these values (R, I), then measure for ``steps`` (default: those of the sampler).
@@ -139,22 +144,28 @@ class LiquidSampler:
         """
         steps = self.steps if steps is None else steps
         values = self.basis.checked(values)
-        potential = Accelerated(self.basis.law(values))
+        potential = self.potential(values)
         state = rest(self.state.system, self.state.velocities)  # the potential has changed: forces are evaluated anew
         if self.equilibration:
             (state,) = self._run(state, potential, self.equilibration, self.equilibration)
-        measured, warmth = [], 0.0
+        measured, warmth, bonded = [], 0.0, list[float]()
         for now in self._run(state, potential, steps, self.every):
             measured.append(self._counter(now.system))
+            bonded.append(0.0 if self.molecules is None else self.molecules.virial(now.system))
             warmth += float(half_step_kT(now)[0]) / self.kT
             self.state = now
         counts, sums, slopes = (np.stack(column) for column in zip(*measured, strict=True))
-        virial = np.einsum("fri,ri->f", slopes, values.numpy())
+        virial = np.einsum("fri,ri->f", slopes, values.numpy()) + bonded
         return Sample(
             counts, sums, virial, self.ideal, len(state.system), self.volume, self.kT, warmth / len(measured), values, steps
         )
 
-    def _run(self, state: State, potential: Accelerated, steps: int, every: int) -> Iterator[State]:
+    def potential(self, values: Tensor) -> Potential:
+        """What is simulated for the values (R, I): their pair law, and the bonded terms of molecules if there are any."""
+        law = self.basis.law(values)
+        return Accelerated(law) if self.molecules is None else self.molecules.potential(law)
+
+    def _run(self, state: State, potential: Potential, steps: int, every: int) -> Iterator[State]:
         return simulate(state, potential, self.integrator, steps, every=every, generator=self.generator)
 
 
@@ -162,9 +173,11 @@ class PairCounter:
     """Sums over the pairs of a snapshot: numbers per bin, and sums of the functions of a basis and of r times their slopes.
 
     Distances are counted in bins ``FINE`` times as narrow as those of the target, and functions taken at the middles of these.
+    Pairs that ``molecules`` leave out are taken off again.
     """
 
-    def __init__(self, target: TargetRDF, basis: PairSplines):
+    def __init__(self, target: TargetRDF, basis: PairSplines, molecules: LiquidMolecules | None = None):
+        self.molecules = molecules
         self.reach, self.bins = float(target.edges[-1]), len(target.r)
         self.low = self.reach - self.bins * target.width
         middles = torch.from_numpy(self.low + target.width / FINE * (np.arange(self.bins * FINE) + 0.5)).clamp(min=0.0)
@@ -175,6 +188,8 @@ class PairCounter:
     def __call__(self, system: System) -> tuple[Array, Array, Array]:
         """Counts (R, B), sums (R, I), sums of r L'(r) (R, I)."""
         fine = self.fine_counts(system, neighbors(system, self.reach))
+        if self.molecules is not None:
+            fine = fine - self._binned(system, self.molecules.pairs(system))
         return fine.reshape(self.rows, self.bins, FINE).sum(2), fine @ self.value, fine @ self.slope
 
     def fine_counts(self, system: System, pairs: Pairs) -> Array:
@@ -191,7 +206,12 @@ class PairCounter:
                 system.types.clamp(max=len(self.table) - 1).numpy(), kind.numpy(), self.low, per_length, n, out,
             )  # fmt: skip
             return out.reshape(self.rows + 1, n)[:-1]
-        half = pairs.half
+        return self._binned(system, pairs.half)
+
+    def _binned(self, system: System, half: Pairs) -> Array:
+        """The same of pairs that are listed once."""
+        n = self.bins * FINE
+        per_length = n / (self.reach - self.low)
         r = half.distances(system).double()
         row = rows_of(self.table, system.types[half.index[0]], system.types[half.index[1]])
         at = ((r - self.low) * per_length).floor().long()

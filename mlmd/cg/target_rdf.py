@@ -97,12 +97,14 @@ class TargetRDF:
         intervals = round((cutoff - self.start) / self.width) if intervals is None else intervals
         return PairSplines(self.start, cutoff, intervals, self.types)
 
-    def pair_counts(self, system: System) -> Array:
-        """(R, B) number of pairs per bin of an ideal gas in the box of ``system``, each pair once: n_pairs v_b / V."""
+    def pair_counts(self, system: System, left_out: Array | float = 0.0) -> Array:
+        """(R, B) number of pairs per bin of an ideal gas in the box of ``system``, each pair once: n_pairs v_b / V; ``left_out`` (R,)
+        pairs of every kind are not counted."""
         number = [int((system.types == t).sum()) for t in range(int(system.types.max()) + 1)]
         volume = float(torch.linalg.det(system.cell[0].double()).abs())
         shells = 4 / 3 * np.pi * np.diff(self.edges**3) / volume
-        return np.stack([_pairs_of(pair, number) * shells for pair in self.types])
+        pairs = np.array([_pairs_of(pair, number) for pair in self.types]) - left_out
+        return pairs[:, None] * shells
 
     def fits(self, system: System) -> None:
         """Refuse a box in which this target cannot be measured or to which it does not belong.
