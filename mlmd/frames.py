@@ -176,7 +176,8 @@ class Frames:
         from mlmd.cell import make_whole
 
         assert self.cell is not None
-        return replace(self, positions=make_whole(self.positions, self.cell, self.bonds))
+        whole = make_whole(self.positions.double(), self.cell.double(), self.bonds)
+        return replace(self, positions=whole.to(self.positions.dtype))
 
     def system(self, frame: int | slice = 0) -> System:
         """The given frame as a ``System``; a slice gives one system per frame."""

@@ -87,6 +87,16 @@ def test_frames_are_enlarged_with_topology_forces_and_energies() -> None:
     assert torch.allclose(large.cell[1], torch.diag(torch.tensor([1.0, 2.0, 2.0], dtype=torch.float64)) @ CELL)
 
 
+def test_positions_in_single_precision_go_with_a_cell_in_double_as_liquids_are_stored() -> None:
+    system = dumbbells()
+    top = bead_topology(["A", "B"], [(0, 1)], 12)
+    stored = Frames(system.positions[None].float(), top, cell=system.cell)
+    exact = Frames(system.positions[None], top, cell=system.cell).enlarged((2, 1, 1))
+    large = stored.enlarged((2, 1, 1))
+    assert large.positions.dtype == torch.float32
+    torch.testing.assert_close(large.positions.double(), exact.positions, atol=1e-5, rtol=0)
+
+
 def test_velocities_of_the_large_box_are_drawn_anew_at_rest_as_a_whole() -> None:
     state = enlarged(dumbbells(60), (2, 2, 2), kT=0.3, generator=torch.Generator().manual_seed(4))
     p = state.system.masses[:, None] * state.velocities
