@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 import torch
 
+from mlmd import datasets, units
+from mlmd.cg import mapping
+from mlmd.cg.boltzmann_inversion import IterativeBoltzmannInversion, boltzmann_inversion
 from mlmd.cg.liquid_molecules import LiquidMolecules, centre_rdf
+from mlmd.cg.liquid_sampler import LiquidSampler
+from mlmd.cg.structure_loop import refine_pairs
+from mlmd.cg.symmetry import with_equivalent_types
 from mlmd.forces import energy_forces
 from mlmd.frames import Frames, bead_topology
 from mlmd.neighbors import neighbors
@@ -127,3 +133,19 @@ def test_beads_that_make_no_whole_molecules_are_refused():
         DIMERS.left_out(7)
     with pytest.raises(ValueError, match="hops=0"):
         LiquidMolecules(DIMER, ((0, 1),), 2, hops=0)
+
+
+@pytest.mark.slow
+def test_two_beads_of_ethane_have_the_structure_of_the_atoms_after_a_few_boltzmann_iterations():
+    atoms = datasets.load("ethane")
+    beads = with_equivalent_types(mapping.sequence(atoms, 2), atoms).apply(atoms)
+    ethane, kT = LiquidMolecules.of(beads), float(beads.kT)
+    target = ethane.target(beads, r_max=11.2, bins=112)
+    basis = target.basis(10.0)
+    settings = dict(kT=kT, dt=4 * units.fs, friction=1 / units.ps, molecules=ethane, steps=5000)
+    sampler = LiquidSampler(beads.system(len(beads) - 1), target, basis, **settings, seed=0)
+    start = boltzmann_inversion(target, basis, kT)
+    *_, last = refine_pairs(IterativeBoltzmannInversion(kT), sampler, start, tolerance=0.04, iterations=6)
+    assert last.converged
+    again = LiquidSampler(beads.system(0), target, basis, **settings, seed=1).sample(last.values)
+    assert np.abs(again.g - target.g)[0, target.r > 3].mean() < 0.03
