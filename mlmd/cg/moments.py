@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mlmd import units
 from mlmd.cg.force_matching import batch_of
-from mlmd.cg.relative_entropy import PersistentReplicas, canonical, rungs_for
+from mlmd.cg.replicas import PersistentReplicas, canonical, rungs_for
 from mlmd.cg.reweighting import effective_share
 from mlmd.frames import Frames
 from mlmd.md import rest, thermal_velocities

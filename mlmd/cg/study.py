@@ -27,7 +27,8 @@ from mlmd.cg.groups import united_atoms
 from mlmd.cg.mapping import Mapping
 from mlmd.cg.moments import match_moments
 from mlmd.cg.priors import MIN_FRAMES, Priors, fit_priors, single_molecules
-from mlmd.cg.relative_entropy import canonical, limits_for, refine, rungs_for, suggested_time_step
+from mlmd.cg.relative_entropy import refine, suggested_time_step
+from mlmd.cg.replicas import canonical, limits_for, rungs_for
 from mlmd.cg.settings import Settings, device_of
 from mlmd.errors import BrokenCheckpoint
 from mlmd.frames import Frames
