@@ -16,6 +16,7 @@ FAST: dict[str, dict[str, int]] = {
     "01_learning_a_mapping.ipynb": {"steps": 60},
     "02_simulating_a_liquid.ipynb": {"cells": 3, "steps": 100},
     "03_water_to_one_bead.ipynb": {"steps": 400, "iterations": 2},
+    "04_liquid_ethane.ipynb": {"steps": 500, "iterations": 1, "produced": 600},
 }
 EXTERNAL = re.compile(r"""(?:src|href)\s*=\s*["'](?:https?:)?//[^"']+["']|@import|url\((?!["']?data:)[^)]*//""")
 
