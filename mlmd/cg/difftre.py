@@ -110,8 +110,8 @@ def difftre(
         learning_rate, betas: of Adam; the rate falls exponentially to ``final_rate`` of it. average: decay of the mean of the
             parameters that remains in the end (:class:`mlmd.learn.Average`); 0: the last parameters.
         tolerance: ends the fit after the first update whose loss, on a fresh sample, was below.
-        engine: model -> the potential that is simulated, sharing its parameters, for instance
-            :func:`mlmd.potentials.accelerated.accelerated`.
+        engine: makes of the model, before every sample, what is simulated: :func:`mlmd.potentials.accelerated.accelerated` or
+            :class:`mlmd.nn.tabulated.TabulatedSchNet` for instance. Energies for the weights are those of the model itself.
         checkpoint, checkpoint_every: folder from which an interrupted run continues, written every so many updates (default: every
             3 seconds).
 
@@ -127,7 +127,7 @@ def difftre(
     noise = torch.Generator(system.positions.device).manual_seed(seed)
     boxes = system.replicate(replicas)
     sampler = PersistentReplicas(
-        engine(model),  # type: ignore[arg-type]
+        model,  # type: ignore[arg-type]
         rest(boxes, thermal_velocities(boxes, kT, noise)),
         Langevin(dt, kT, friction),
         noise,
@@ -136,7 +136,7 @@ def difftre(
         stride=stride,
         memory=steps // stride,
     )
-    ensemble = _Ensemble(model, system, sampler, targets, pressure, kT, least, chunk)
+    ensemble = _Ensemble(model, system, sampler, targets, pressure, kT, least, chunk, engine)
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=learning_rate, betas=betas)
     mean = Average(average)
     extra: list[Any] = [mean] if average else []
@@ -178,9 +178,10 @@ class _Ensemble:
         kT: float,
         least: float,
         chunk: int,
+        engine: Callable[[nn.Module], nn.Module],
     ):
         self.model, self.template, self.sampler, self.targets, self.pressure = model, template, sampler, targets, pressure
-        self.kT, self.least, self.chunk = float(kT), least, chunk
+        self.kT, self.least, self.chunk, self.engine = float(kT), least, chunk, engine
         self.volume = float(torch.linalg.det(template.cell[0].double()).abs())
         self.chunks: tuple[Tensor, ...] = ()
         self.measured: list[Tensor] = []
@@ -213,6 +214,7 @@ class _Ensemble:
             self.fresh = worn_out(weights, self.least)
             if not self.fresh:
                 return columns, weights
+        self.sampler.potential = self.engine(self.model)  # type: ignore[assignment]
         positions = self.sampler.advance()
         self.good = copy.deepcopy(self.model.state_dict())
         self.temperature = float(half_step_kT(self.sampler.state).mean()) / units.kelvin
