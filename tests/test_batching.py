@@ -35,7 +35,7 @@ def net() -> SchNet:
 def test_results_are_those_of_single_evaluations_in_the_order_given() -> None:
     potential, systems = net(), crowd()
     logs: list[BatchLog] = []
-    batcher = Autobatcher.probed(potential, 2e6, systems, logs.append)
+    batcher = Autobatcher.probed(potential, 5e5, systems, logs.append)
     results = list(batcher.evaluate(iter(systems)))
     assert 1 < len(logs) < len(systems) and sum(log.systems for log in logs) == len(results) == len(systems)
     for system, out in zip(systems, results, strict=True):

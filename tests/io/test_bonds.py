@@ -15,7 +15,7 @@ from mlmd.io.formats import topology_of
 def test_guessed_bonds_are_those_of_the_topology_in_thermal_frames(name):
     frames = datasets.load(name)[::500]
     for x in frames.positions:
-        assert guess_bonds(x, frames.types.tolist()) == frames.bonds
+        assert guess_bonds(x, atomic_numbers(frames.topology)) == frames.bonds
 
 
 def test_a_hydrogen_between_two_atoms_goes_to_the_nearer():
