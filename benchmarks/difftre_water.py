@@ -135,8 +135,12 @@ def main() -> None:
     torch.set_num_threads(1)
     model = model_of(arguments.features, arguments.seed)
     logs = train(model, arguments)
+    if not logs:
+        parser.error(
+            f"--folder {arguments.folder} holds a run of {arguments.updates} updates already: ask for more, or take another folder"
+        )
     row: dict[str, Any] = {
-        "updates": len(logs),
+        "updates": int(logs[-1]["step"]),
         "sample / ps": arguments.sample,
         "resampled": cost(logs, True),
         "reused": cost(logs, False),
