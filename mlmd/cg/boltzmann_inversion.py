@@ -20,7 +20,8 @@ VISIBLE = 1e-4  # g below this is not compared: a few pairs in a long run
 def boltzmann_inversion(target: TargetRDF, basis: PairSplines, kT: float) -> Tensor:
     r"""The potential of mean force :math:`u(r)=-kT\ln g(r)`, shifted to zero at the cutoff: values (R, I) at the knots, in eV.
 
-    The exact answer for a dilute gas, the usual start for a liquid (Soper, Chem. Phys. 202, 295 (1996)).
+    The exact answer for a dilute gas, the usual start for a liquid (Soper, Chem. Phys. 202, 295 (1996)); for a dense one without bonds
+    :func:`mlmd.cg.hypernetted_chain.hypernetted_chain_inversion` is nearer.
     """
     rows = []
     for g in target.g:
@@ -39,6 +40,9 @@ class IterativeBoltzmannInversion:
     with :math:`A=3r_c(P_{ref}-P)/(2\pi\rho^2\int_0^{r_c}r^3g\,dr)` times ``pressure_share`` if a pressure is wanted
     (Wang, Junghans and Kremer, Eur. Phys. J. E 28, 221 (2009)). A g below 1e-4 counts as 1e-4; where both are, the correction of
     the nearest bin is used in which one is not.
+
+    It reproduces g soon, and smooth long-ranged parts of u, which g hardly feels, late (Jain, Garde and Kumar, Ind. Eng. Chem. Res. 45,
+    5614 (2006)): what the start has wrong there stays for long.
 
     Args:
         kT: eV. damping: alpha. pressure: P_ref in eV/A^3, None: whatever comes out. pressure_share: of A.

@@ -28,6 +28,9 @@ class InverseMonteCarlo:
     and a short run makes it more so: see :class:`Covariance` for how it is regularised (Tikhonov; Rosenberger, Hanke and van der
     Vegt, Eur. Phys. J. Special Topics 225, 1323 (2016)).
 
+    Give every sample several snapshots per bin, and for beads without bonds start from
+    :func:`mlmd.cg.hypernetted_chain.hypernetted_chain_inversion`: far off, linear response errs, and few snapshots make noisy steps.
+
     Args:
         kT: eV. step: factor on a correction. largest: its limit in kT. covariance: how it is estimated, and what is remembered of it.
     """
