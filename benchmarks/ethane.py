@@ -84,10 +84,15 @@ def rounds(method: Any, sampler: LiquidSampler, start: Tensor, tolerance: float,
         for log in refine_pairs(method, sampler, start, tolerance=tolerance, iterations=iterations):
             iterations -= 1
             yield log
-        wanted = getattr(method, "pressure", None)
-        if log.converged and (wanted is None or abs(log.pressure - wanted) < PRESSURE_TOLERANCE):
+        if log.converged and pressed(method, log):
             return
         start = method(log.sample, sampler.target, sampler.basis)
+
+
+def pressed(method: Any, log: Iteration) -> bool:
+    """Whether the pressure is the one that the method wants, if it wants one."""
+    wanted = getattr(method, "pressure", None)
+    return wanted is None or abs(log.pressure - wanted) < PRESSURE_TOLERANCE
 
 
 def fitted(name: str, seed: int, steps: int, tolerance: float, iterations: int, values: list | None) -> dict[str, Any]:
@@ -106,7 +111,7 @@ def fitted(name: str, seed: int, steps: int, tolerance: float, iterations: int, 
         print(name, seed, log.line(), f"{time.process_time() - start:.0f} s CPU", flush=True)
     assert best is not None
     return {
-        "values": best.values.tolist(), "iterations": len(course), "converged": best.converged, "course": course, "cpu": time.process_time() - start,
+        "values": best.values.tolist(), "iterations": len(course), "converged": best.converged and pressed(method, best), "course": course, "cpu": time.process_time() - start,
     }  # fmt: skip
 
 
@@ -238,6 +243,7 @@ def main() -> None:
     parser.add_argument("--kinetics", type=int, default=6000, help="steps of the run whose motion is judged")
     parser.add_argument("--large", type=int, default=2000, help="steps in the box eight times as large")
     parser.add_argument("--folder", type=Path, default=Path("runs/ethane"))
+    parser.add_argument("--finished", action="store_true", help="table of the runs found in the folder alone")
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.folder.mkdir(parents=True, exist_ok=True)
@@ -245,6 +251,8 @@ def main() -> None:
     for seed in args.seeds:
         for name in args.methods:
             at = str(args.folder / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}")
+            if args.finished and not all(Path(at + end).exists() for end in (".json", "-small.npz", "-large.npz", "-slow.npz")):
+                continue
             before = fits["IBI", seed]["values"] if name == "IBI, 1 bar" else None
             fit = kept(
                 Path(at + ".json"), lambda n=name, s=seed, v=before: fitted(n, s, args.steps, args.tolerance, args.iterations, v)
