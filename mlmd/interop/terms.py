@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mlmd.cell import periodic_widths
 from mlmd.potentials.accelerated import Accelerated
+from mlmd.potentials.accelerated_bonded import AcceleratedBonded
 from mlmd.potentials.bonded import KINDS, Bonded, Law
 from mlmd.potentials.compose import Ensemble, Frozen, Scaled, Shifted, Sum
 from mlmd.potentials.coulomb import ChargePotential, Coulomb, CoulombDSF, charges_of
@@ -153,6 +154,8 @@ def _apart(potential: Any, system: System, within: _Within) -> Terms:
         return _apart(potential.potential, system, replace(within, factor=within.factor * potential.factor))
     if isinstance(potential, Accelerated):  # the law itself, not its table
         return _apart(potential.law, system, within)
+    if isinstance(potential, AcceleratedBonded):
+        return _apart(potential.bonded, system, within)
     if isinstance(potential, Frozen):
         return _apart(potential.potential, system, within)
     if isinstance(potential, Shifted):

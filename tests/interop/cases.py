@@ -10,7 +10,7 @@ from torch import nn
 
 from mlmd.forces import energy_forces
 from mlmd.neighbors import neighbors
-from mlmd.potentials.accelerated import Accelerated
+from mlmd.potentials.accelerated import Accelerated, accelerated
 from mlmd.potentials.bonded import Bonded, CosineAngles, FourierDihedrals, HarmonicAngles, HarmonicBonds, PowerRepulsion
 from mlmd.potentials.compose import Ensemble, Frozen, Scaled, Shifted
 from mlmd.potentials.coulomb import Coulomb, CoulombDSF
@@ -119,6 +119,7 @@ CASES = [
     Case("unknown law", lambda: Gaussian(8.0, onset=5.0)),
     Case("excluded", lambda: Excluding(lennard_jones(), BONDS, SIZE, hops=2)),
     Case("harmonic bonds", lambda: bonded(bonds())),
+    Case("accelerated bonds", lambda: accelerated(bonded(bonds()))),
     Case("harmonic angles", lambda: bonded(angles())),
     Case("cosine angles", lambda: bonded(cosines())),
     Case("Fourier dihedrals", lambda: bonded(dihedrals())),
