@@ -240,7 +240,7 @@ class Study:
         with self._timed("simulate"):
             s, beads = self.settings, self.beads
             generator = torch.Generator().manual_seed(s.seed + 1000)
-            rungs = rungs_for(beads, s.rungs)
+            self.rungs = rungs = rungs_for(beads, s.rungs)
             start, self.start_region = one_basin(beads, self.cvs, s.replicas * rungs, generator)
             dt = s.time_step or suggested_time_step(self.potential, beads)
             every = max(1, round(s.sample_ps * units.ps / dt))
@@ -251,7 +251,9 @@ class Study:
             velocities = thermal_velocities(system.to("cpu"), integrator.kT, generator).to(self.device)  # type: ignore[attr-defined]
             folder = self.folder / f"simulate-{self._key('simulate')}"
             run: dict[str, Any] = {"every": every, "seed": s.seed, "snapshots_per_chunk": 40, "limits": limits_for(rungs)}
+            hotter = float(torch.as_tensor(integrator.kT).mean()) / self.kT  # type: ignore[attr-defined]
             for log in produce(folder, rest(system, velocities), self.potential, integrator, steps, **run):
+                log["temperature"] /= hotter  # of all rungs together, in units of what they should have
                 yield self._note("simulate", **log)
             self._set("samples", read_production(folder)[:, ::rungs].clone())
             yield self._note("simulate", samples=int(np.prod(self.samples.shape[:2])))

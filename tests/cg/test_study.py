@@ -44,6 +44,13 @@ def test_every_stage_reports_and_leaves_its_result(study):
     assert set(study.timings) == {"mapping", "priors", "train", "refine", "moments", "simulate", "compare"}
 
 
+def test_production_says_the_temperature_of_the_samples_also_where_a_ladder_runs(study):
+    assert study.rungs == Settings.rungs > 1
+    logged = [log["temperature"] for log in study.history["simulate"] if "temperature" in log]
+    error = 300 * (2 / (24 * study.rungs * 18)) ** 0.5  # of the 18 velocities of each system
+    assert logged == [pytest.approx(300, abs=4 * error)] * len(logged)
+
+
 def test_the_learned_map_keeps_hydrogens_with_their_heavy_atoms(study):
     bead = study.mapping.assignment
     for i, j in study.frames.bonds:

@@ -23,6 +23,7 @@ from mlmd.cg import autoencoder
 from mlmd.cg import mapping as maps
 from mlmd.cg.force_map import rigid_groups
 from mlmd.cg.mapping import Mapping
+from mlmd.cg.replicas import HOTTEST
 from mlmd.cg.study import Settings, Study, autoencoder_options
 from mlmd.frames import Frames, bead_topology
 from mlmd.io.checks import InputWarning
@@ -307,10 +308,14 @@ def run_table(study: Study) -> str:
         ("time step / fs", f"{run['time step']:.1f}"),
         ("simulated, all replicas / ns", f"{run['simulated']:.1f}"),
     ]
+    if study.rungs > 1:
+        low, high = (factor * study.kT / units.kelvin for factor in (1, HOTTEST))
+        rows.append(("temperatures of replica exchange", f"{study.rungs}: {low:.0f} to {high:.0f} K"))
+    each = "replicas" if study.rungs == 1 else "replicas at all temperatures"
     if "ns/day" in run:
         rows += [
-            ("speed, all replicas / ns/day", _rounded(run["ns/day"])),
-            ("replica-steps per second", _rounded(run["replica-steps/s"])),
+            (f"speed, {each} / ns/day", _rounded(run["ns/day"])),
+            (f"steps per second, {each}", _rounded(run["replica-steps/s"])),
             (f"temperature / K (asked for {study.kT / units.kelvin:.0f})", f"{run['temperature']:.1f}"),
         ]
     return blocks.facts(rows, "production run")
