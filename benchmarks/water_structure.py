@@ -253,8 +253,8 @@ def main() -> None:
         "IBI from HNC inversion with samples of 5000 steps, seeds 0, 1, 2: 6, 5 and 4 iterations, long runs 0.0158, 0.0144 and 0.0201, the last "
         "just above the goal with a noise of 0.005; samples were made longer for that reason.",
         "IMC from the Boltzmann inversion is at its limit of eight iterations in reach of the goal and not safely below it: with samples of 3000 steps "
-        "0.036 and 0.026 (seeds 0 and 1), with 5000 the row below; an earlier run of seed 0, not kept, ended at 0.0143. The wall time of that row "
-        "holds a pause made by hand and says nothing. Plain IBI from there, 4000 steps a sample, was at 0.066 after 13 iterations.",
+        "0.036 and 0.026 (seeds 0 and 1), with 5000 the row below, one seed of two; an earlier run of seed 0, not kept, ended at 0.0143. The wall time of that row "
+        "holds a pause made by hand in seed 0 and says nothing. Plain IBI from there, 4000 steps a sample, was at 0.066 after 13 iterations.",
         f"du: to VOTCA's table of the same method (relative entropy: its IBI table), after the best constant, where g > {COMPARED}.",
     ]
     one = results[0]
