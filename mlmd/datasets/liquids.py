@@ -20,6 +20,7 @@ import numpy as np
 
 from mlmd import units
 from mlmd.datasets.chunks import open_run, resume, write_chunk
+from mlmd.datasets.sampling import evaluated, phase_point
 from mlmd.errors import require
 from mlmd.store import write_atomic
 
@@ -148,8 +149,8 @@ def sample_liquid(
         frames = []
         for _ in range(protocol.frames_per_chunk):
             context.getIntegrator().step(protocol.steps(protocol.frame_ps))
-            frames.append(_read(context))
-        state = _phase_point(context)
+            frames.append(evaluated(context))
+        state = phase_point(context)
         x, f, e = (np.stack(z) for z in zip(*frames, strict=True))
         cell = np.broadcast_to(np.eye(3) * box, (len(e), 3, 3))
         write_chunk(folder, done, x[:, keep], f[:, keep], e, state, cell=cell)
@@ -182,7 +183,7 @@ def equilibrate(
         for _ in range(100):
             context.getIntegrator().step(protocol.steps(0.1))
             boxes.append(context.getState().getPeriodicBoxVectors(asNumpy=True)._value[0, 0])
-        (x, v), box = _phase_point(context), boxes[-1]
+        (x, v), box = phase_point(context), boxes[-1]
         arrays = {"state": np.stack([x, v]), "edge": np.array(boxes), "density": weight / np.array(boxes) ** 3}
         write_atomic(folder / f"equilibration_{number:05d}.npz", lambda path, a=arrays: np.savez(path, **a))
         yield number + 1
@@ -198,7 +199,7 @@ def compressed(
     context.setVelocitiesToTemperature(protocol.temperature, _seed(seed, 0, 3))
     stages = max(1, int(np.ceil(abs(np.log(edge / dense) / np.log(SHRINK)))))
     for new in edge * (dense / edge) ** (np.arange(1, stages + 1) / stages):
-        x = moved(_phase_point(context)[0], edge, new, size)
+        x = moved(phase_point(context)[0], edge, new, size)
         edge = float(new)
         _set_box(context, edge)
         context.setPositions(x)
@@ -207,7 +208,7 @@ def compressed(
         context.setVelocitiesToTemperature(protocol.temperature, _seed(seed, 1, 3))
         context.getIntegrator().step(100)
     context.getIntegrator().step(2000)
-    state = _phase_point(context)
+    state = phase_point(context)
     return state[0], state[1]
 
 
@@ -276,16 +277,6 @@ def _seed(seed: int, number: int, purpose: int) -> int:
 
 def _set_box(context: Any, edge: float) -> None:
     context.setPeriodicBoxVectors(*(np.eye(3) * edge))
-
-
-def _phase_point(context: Any) -> np.ndarray:
-    s = context.getState(getPositions=True, getVelocities=True)
-    return np.stack([s.getPositions(asNumpy=True)._value, s.getVelocities(asNumpy=True)._value])
-
-
-def _read(context: Any) -> tuple[np.ndarray, np.ndarray, float]:
-    s = context.getState(getPositions=True, getForces=True, getEnergy=True)
-    return s.getPositions(asNumpy=True)._value, s.getForces(asNumpy=True)._value, s.getPotentialEnergy()._value
 
 
 def edge_of(n_molecules: int, molecule_mass: float, density: float) -> float:

@@ -69,8 +69,8 @@ def parallel_tempering(
                     context.getIntegrator().step(swap_steps)
                 a, t = _exchange(contexts, temperatures, rng)
                 accepted, tried = accepted + a, tried + t
-            frames.append(_read(contexts[0]))
-        state = np.stack([_phase_point(c) for c in contexts])
+            frames.append(evaluated(contexts[0]))
+        state = np.stack([phase_point(c) for c in contexts])
         x, f, e = (np.stack(z) for z in zip(*frames, strict=True))
         write_chunk(folder, done, x, f, e, state, acceptance=accepted / max(tried, 1))
         done += 1
@@ -91,12 +91,14 @@ def _start_chunk(contexts: list, state: np.ndarray, seed: int, chunk: int) -> No
         context.setVelocities(v)
 
 
-def _phase_point(context: Any) -> np.ndarray:
+def phase_point(context: Any) -> np.ndarray:
+    """(2, n, 3) positions in nm and velocities in nm/ps of an OpenMM context."""
     s = context.getState(getPositions=True, getVelocities=True)
     return np.stack([s.getPositions(asNumpy=True)._value, s.getVelocities(asNumpy=True)._value])
 
 
-def _read(context: Any) -> tuple[np.ndarray, np.ndarray, float]:
+def evaluated(context: Any) -> tuple[np.ndarray, np.ndarray, float]:
+    """Positions (n, 3) in nm, forces (n, 3) in kJ/mol/nm and energy in kJ/mol of an OpenMM context."""
     s = context.getState(getPositions=True, getForces=True, getEnergy=True)
     return s.getPositions(asNumpy=True)._value, s.getForces(asNumpy=True)._value, s.getPotentialEnergy()._value
 
@@ -110,7 +112,7 @@ def _exchange(contexts: list, temperatures: tuple, rng: np.random.Generator) -> 
         delta = (1 / temperatures[i] - 1 / temperatures[i + 1]) / gas_constant * (energy[i] - energy[i + 1])
         tried += 1
         if np.log(rng.random()) < delta:
-            (xi, vi), (xj, vj) = _phase_point(contexts[i]), _phase_point(contexts[i + 1])
+            (xi, vi), (xj, vj) = phase_point(contexts[i]), phase_point(contexts[i + 1])
             scale = np.sqrt(temperatures[i] / temperatures[i + 1])
             contexts[i].setPositions(xj), contexts[i].setVelocities(vj * scale)
             contexts[i + 1].setPositions(xi), contexts[i + 1].setVelocities(vi / scale)
