@@ -14,6 +14,7 @@ from mlmd.md import Langevin, Limits, State, Tempering, ladder, rest, simulate
 from mlmd.md.integrators import Integrator
 
 HOTTEST = 2.5  # highest temperature of a ladder, in units of the one that is asked for
+MOST_BEADS = 40  # of a molecule with a ladder: of larger ones four rungs accept less than a tenth of the swaps (harmonic beads)
 SWAP_EVERY = 5  # steps: on a small molecule swaps cost little, and rare basins mix 1.5 times as fast as with 20
 
 
@@ -25,9 +26,9 @@ def canonical(dt: float, kT: float, friction: float, replicas: int, rungs: int) 
 
 
 def rungs_for(frames: Frames, rungs: int) -> int:
-    """``rungs`` for a single molecule in open space, whose energy fluctuates little enough for few of them, if it has torsions; else 1."""
+    """``rungs`` for a single molecule in open space that has torsions and at most 40 beads, so that swaps are accepted; else 1."""
     n, _, _ = single_molecules(frames)
-    return rungs if n == frames.n_atoms and n > 3 and frames.cell is None else 1
+    return rungs if n == frames.n_atoms and 3 < n <= MOST_BEADS and frames.cell is None else 1
 
 
 class PersistentReplicas:

@@ -28,7 +28,7 @@ class Settings:
     | train_steps, batch, learning_rate | force matching; skipped for data without forces |
     | refine_updates, refine_rate | relative entropy; 0 updates skip it |
     | replicas, simulate_ps, sample_ps | production run: replicas started in one basin, length, time between snapshots |
-    | rungs | temperatures of replica exchange up to 2.5 times that of a single molecule, in refinement and production; 1 for dynamics alone |
+    | rungs | temperatures of replica exchange up to 2.5 times that of a single molecule of 4 to 40 beads, in refinement and production; 1 for dynamics alone |
     | discard | share of the production run left out at its beginning, while the replicas leave the start basin |
     | temperature | K; 0 takes that of the data |
     | friction | 1/ps |
