@@ -179,6 +179,17 @@ class _Tensors:
         return torch.zeros_like(e.vector[:1]).expand(e.n, 3).index_add(0, e.i, f).index_add(0, e.j, -f)
 
 
+def intervals(cutoff: float, spacing: float) -> int:
+    """Number of intervals of a table, at most ``spacing`` wide.
+
+    Raises:
+        ValueError: if the spacing is not positive or leaves fewer than 8.
+    """
+    if not 0 < spacing <= cutoff / 8:
+        raise ValueError(f"spacing={spacing}: give a positive fraction of the cutoff {cutoff} A, at most an eighth")
+    return math.ceil(cutoff / spacing - 1e-9)
+
+
 @configurable
 class TabulatedSchNet(Potential):
     r"""A frozen copy of a :class:`~mlmd.nn.schnet.SchNet` whose filters :math:`W_t(r)` are cubic splines of the distance.
@@ -215,10 +226,8 @@ class TabulatedSchNet(Potential):
     def __init__(self, net: SchNet, spacing: float = 0.005):
         super().__init__()
         self.cutoff, self.interactions = float(net.cutoff), int(net.interactions)
-        if not 0 < spacing <= self.cutoff / 8:
-            raise ValueError(f"spacing={spacing}: give a positive fraction of the cutoff {self.cutoff} A, at most an eighth")
         dtype = net.embedding.weight.dtype
-        cells = math.ceil(self.cutoff / spacing - 1e-9)
+        cells = intervals(self.cutoff, spacing)
         for name, value in _weights(deepcopy(net).double().cpu().requires_grad_(False), cells).items():
             self.register_buffer(name, value.to(dtype).contiguous())
         self.register_buffer("measured", torch.full((3,), float("nan"), dtype=torch.float64))

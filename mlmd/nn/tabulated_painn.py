@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from copy import deepcopy
 from typing import Any
 
@@ -14,7 +13,7 @@ from mlmd.neighbors.pairs import Pairs
 from mlmd.nn import kernels
 from mlmd.nn.edges import edges_within
 from mlmd.nn.painn import PaiNN, _messages, _update
-from mlmd.nn.tabulated import NearSplines, spline_rows, spline_table, spline_weights
+from mlmd.nn.tabulated import NearSplines, intervals, spline_rows, spline_table, spline_weights
 from mlmd.potentials.compose import Potential, in_closed_form, need_pairs
 from mlmd.segment import segment_sum
 from mlmd.store import configurable
@@ -82,10 +81,8 @@ class TabulatedPaiNN(Potential):
     def __init__(self, net: PaiNN, spacing: float = 0.005):
         super().__init__()
         self.cutoff, self.interactions = float(net.cutoff), int(net.interactions)
-        if not 0 < spacing <= self.cutoff / 8:
-            raise ValueError(f"spacing={spacing}: give a positive fraction of the cutoff {self.cutoff} A, at most an eighth")
         copy, exact = deepcopy(net).requires_grad_(False), deepcopy(net).double().cpu().requires_grad_(False)
-        cells = math.ceil(self.cutoff / spacing - 1e-9)
+        cells = intervals(self.cutoff, spacing)
         table = spline_table(lambda r: exact.filter(exact.radial(r)) * exact.envelope(r)[:, None], self.cutoff, cells)
         table = torch.stack(table.chunk(self.interactions, 1))
         self.register_buffer("tables", table.to(net.embedding.weight).contiguous())
