@@ -7,21 +7,23 @@ import torch
 from torch import Tensor
 
 from mlmd import jit
-from mlmd.cell import check_cutoff, completed, minimum_image, periodic_widths
+from mlmd.cell import check_cutoff, completed, fractional, periodic_widths
 from mlmd.neighbors.cells import cell_pairs
 from mlmd.neighbors.grid import grid_pairs
 from mlmd.neighbors.pairs import Pairs
 from mlmd.system import System
 
-DENSE_LIMIT = 500  # particles per system; below it all pairs are faster than cells
+DENSE_LIMIT = 500  # particles per system; below it all pairs are faster than the cells of others
+SMALL = 64  # particles in all; below it all pairs of open systems are as fast as compiled cells, and numba need not be imported
 DENSE_BLOCK = 2_000_000  # pairs looked at in one go; bounds the memory of many replicas
 
 
 def neighbors(system: System, cutoff: float) -> Pairs:
-    """All pairs closer than ``cutoff``, by whatever is fastest: all pairs if there are few particles, else cells.
+    """All pairs closer than ``cutoff``, by whatever is fastest.
 
-    On a CPU the cells are those of :func:`cell_pairs` (if numba is installed) or of vesin; both also count several images of one
-    particle, so periodic systems narrower than twice the cutoff go there. On a GPU they are those of :func:`grid_pairs`.
+    On a CPU with numba that are the cells of :func:`cell_pairs`, but for a few particles in the open. Else it is all pairs up to
+    500 particles per system, and beyond that, or where a periodic system is narrower than twice the cutoff and several images
+    of one particle count, cells: those of vesin on a CPU, of :func:`grid_pairs` on a GPU.
 
     Raises:
         ValueError: if cutoff is not positive, a periodic cell has no volume, or a position is not finite.
@@ -32,7 +34,7 @@ def neighbors(system: System, cutoff: float) -> Pairs:
     if not bool(finite.all()):
         first = int(torch.nonzero(~finite.all(-1))[0])
         raise ValueError(f"positions are not finite (first: particle {first} of {len(system)}): remove or repair that system")
-    if len(system) > DENSE_LIMIT and not system.positions.is_cuda and jit.available():
+    if not system.positions.is_cuda and jit.available() and (len(system) > SMALL or system.periodic):
         return cell_pairs(system, cutoff)
     largest = system.size if system.size is not None else int(torch.bincount(system.batch).max())
     if largest <= DENSE_LIMIT and not _narrow(system, cutoff):
@@ -99,9 +101,7 @@ def _ragged_pairs(system: System, cutoff: float) -> Pairs:
 
 def _nearest_shift(d: Tensor, cell: Tensor, pbc: Tensor) -> Tensor:
     """Integer lattice shifts (S, P, 3) that bring displacements to their nearest image; ``cell`` has a volume."""
-    moved = d - minimum_image(d, cell)
-    shift = -torch.linalg.solve(cell.transpose(-1, -2), moved.transpose(-1, -2)).transpose(-1, -2).round()
-    return (shift * pbc[:, None, :]).long()
+    return (-fractional(d, cell).round() * pbc[:, None, :]).long()
 
 
 @torch.no_grad()
