@@ -22,6 +22,8 @@ from mlmd.observables.geometry import rotation_onto
 from mlmd.potentials.bonded import Bonded
 from mlmd.system import System
 
+AT_ONCE = 10_000  # beads whose forces are evaluated together: bounds the memory of networks on liquids
+
 
 def invariant_network(frames: Frames, *, width: int = 128, depth: int = 3) -> Bonded:
     """A fresh :class:`InvariantNet` for the molecule of ``frames``, standardised on them, as a potential of its own."""
@@ -60,15 +62,20 @@ def batch_of(frames: Frames, index: Tensor) -> System:
     )
 
 
-def predicted_forces(potential: Potential, frames: Frames, chunk: int = 2000) -> Tensor:
+def predicted_forces(potential: Potential, frames: Frames) -> Tensor:
     """(F, N, 3) forces of a potential on every frame, without a graph."""
     out = []
     with torch.no_grad():
-        for index in torch.arange(len(frames)).split(chunk):
+        for index in torch.arange(len(frames)).split(frames_at_once(frames)):
             system = batch_of(frames, index)
             pairs = neighbors(system, potential.cutoff) if potential.cutoff > 0 else None
             out.append(energy_forces(potential, system, pairs).forces.reshape(len(index), -1, 3))
     return torch.cat(out)
+
+
+def frames_at_once(frames: Frames) -> int:
+    """How many frames are evaluated together: all that hold ten thousand beads, at least one."""
+    return max(1, AT_ONCE // frames.n_atoms)
 
 
 def match_forces(
@@ -95,7 +102,7 @@ def match_forces(
 
     Args:
         model: a potential; for a :class:`Bonded` one the geometry of every frame is computed once and kept.
-        prior: fixed. frames: beads with forces.
+        prior: fixed. frames: beads with forces, of one molecule or of a liquid; molecules whole. batch: frames, so of a liquid few.
         average: decay of the exponential moving average that becomes the final model.
         checkpoint, checkpoint_every: folder from which an interrupted training continues, written every so many steps (default:
             every 3 seconds).
@@ -118,8 +125,9 @@ def match_forces(
     def loss(_: nn.Module, index: Tensor) -> dict[str, Tensor]:
         return {"force": (residual[index] - forces(index)).square().mean()}
 
+    @torch.no_grad()
     def held_out_error() -> float:
-        parts = [(residual[i] - forces(i)).detach().square().mean() * len(i) for i in test.split(1000)]
+        parts = [(residual[i] - forces(i)).detach().square().mean() * len(i) for i in test.split(frames_at_once(frames))]
         return float(torch.stack(parts).sum() / len(test))
 
     parameters = [p for p in model.parameters() if p.requires_grad]
