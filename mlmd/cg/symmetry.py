@@ -23,14 +23,16 @@ if TYPE_CHECKING:
 DIGITS = 6  # weights that agree to so many are the same
 
 
-def with_equivalent_types(mapping: Mapping, source: Frames | mdtraj.Topology) -> Mapping:
+def with_equivalent_types(mapping: Mapping, source: Frames | mdtraj.Topology, reach: int | None = None) -> Mapping:
     """The same map with one type per set of equivalent beads, numbered in the order of the beads.
 
     Args:
         source: what the map was made for; kinds of atoms are the types of frames, or the elements of a topology.
+        reach: beads share a type if no atom so many bonds away, or further, has to be looked at to tell them apart: 0 looks at the
+            kinds and weights of their own atoms alone, so that a chain has end beads and inner beads. None: the whole molecule.
 
     Raises:
-        ValueError: if the molecule of ``source`` has another number of atoms than the map.
+        ValueError: if the molecule of ``source`` has another number of atoms than the map; a negative reach.
     """
     mol = molecule_of(source, mapping.n_molecules)
     if mol.n != mapping.n_atoms:
@@ -42,15 +44,18 @@ def with_equivalent_types(mapping: Mapping, source: Frames | mdtraj.Topology) ->
         kinds = [int(t) for t in source.types[: mol.n]]
     else:
         kinds = mol.elements
-    return replace(mapping, types=equivalent_beads(mapping, kinds))
+    return replace(mapping, types=equivalent_beads(mapping, kinds, reach))
 
 
-def equivalent_beads(mapping: Mapping, kinds: list[int]) -> Tensor:
-    """Integer types (B,) of the beads; kinds: (N,) integer kinds of the atoms of one molecule."""
+def equivalent_beads(mapping: Mapping, kinds: list[int], reach: int | None = None) -> Tensor:
+    """Integer types (B,) of the beads; kinds: (N,) integer kinds of the atoms of one molecule; reach: as above."""
+    if reach is not None and reach < 0:
+        raise ValueError(f"reach={reach}: must be 0 or more, or None for the whole molecule")
     adjacent = neighbours(mapping.n_atoms, mapping.atom_bonds)
     beads = [[(a, round(float(w), DIGITS)) for a, w in enumerate(row) if w != 0] for row in mapping.weights]
     colour = _numbered(kinds)
-    while True:
+    rounds = 0
+    while rounds != reach:
         told = [[] for _ in colour]  # type: list[list[tuple[float, list[tuple[int, float]]]]]
         for bead in beads:
             inside = sorted((colour[a], w) for a, w in bead)
@@ -59,8 +64,9 @@ def equivalent_beads(mapping: Mapping, kinds: list[int]) -> Tensor:
         seen = [(colour[a], sorted(colour[b] for b in adjacent[a]), sorted(told[a])) for a in range(len(colour))]
         finer = _numbered(seen)
         if max(finer) == max(colour):
-            return torch.tensor(_numbered([sorted((colour[a], w) for a, w in bead) for bead in beads]))
-        colour = finer
+            break
+        colour, rounds = finer, rounds + 1
+    return torch.tensor(_numbered([sorted((colour[a], w) for a, w in bead) for bead in beads]))
 
 
 def _numbered(labels: list) -> list[int]:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from mlmd import datasets
 from mlmd.cg import mapping
 from mlmd.cg.symmetry import with_equivalent_types
 from mlmd.datasets import alkanes, trappe
@@ -41,3 +42,12 @@ def test_weights_count_too():
 def test_a_source_of_another_size_is_refused():
     with pytest.raises(ValueError, match="its molecules have 11 atoms, the mapping 8"):
         with_equivalent_types(mapping.molecule(alkanes.topology(2)), alkanes.topology(3))
+
+
+def test_beads_that_only_their_surroundings_tell_apart_share_a_type_within_reach():
+    melt = datasets.load("tetracosane")[:1]
+    chain = mapping.sequence(melt, 8)
+    found = [with_equivalent_types(chain, melt, reach).types.tolist() for reach in (0, 2, None)]
+    assert found == [[0, 1, 1, 1, 1, 1, 1, 0], [0, 1, 2, 2, 2, 2, 1, 0], [0, 1, 2, 3, 3, 2, 1, 0]]
+    with pytest.raises(ValueError, match="reach=-1"):
+        with_equivalent_types(chain, melt, -1)
