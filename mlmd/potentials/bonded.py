@@ -263,6 +263,41 @@ class SplineAngles(_Spline):
 
 
 @configurable
+class SplineCosines(_Spline):
+    r"""u = sum_k c_k B_k(cos theta) on ``intervals`` equal intervals of [start, stop], straight lines outside; see :class:`SplineBonds`.
+
+    .. math:: \frac{du}{d\theta}=-\sin\theta\sum_kc_kB_k'(\cos\theta)
+
+    Its force is smooth at theta = 0 and pi, and the measure of cos(theta) is flat: no sin(theta) enters its Boltzmann inversion.
+    """
+
+    kind = "angles"
+
+    def __init__(
+        self,
+        rows: Tensor | Sequence[int],
+        start: float,
+        stop: float,
+        intervals: int,
+        groups: Tensor | Sequence[int] | None = None,
+        coefficients: Tensor | Sequence[Sequence[float]] | None = None,
+    ):
+        super().__init__(rows, UniformKnots(start, stop, intervals), groups, coefficients)
+
+    def u(self, q: Tensor) -> Tensor:
+        return super().u(q.cos())
+
+    def u_and_slope(self, q: Tensor) -> tuple[Tensor, Tensor]:
+        u, slope = super().u_and_slope(q.cos())
+        return u, -q.sin() * slope
+
+    def design_matrix(self, q: Tensor) -> tuple[Tensor, Tensor]:
+        """B and dB/dtheta, (K, M, functions) each, of angles (K, M)."""
+        value, slope = super().design_matrix(q.cos())
+        return value, -q.sin()[..., None] * slope
+
+
+@configurable
 class SplineDihedrals(_Spline):
     r"""u = sum_k c_k B_k(phi), periodic on ``intervals`` equal intervals of [-pi, pi]; coefficients (groups, intervals) in eV.
 

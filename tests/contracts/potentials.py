@@ -27,6 +27,7 @@ from mlmd.potentials.bonded import (
     PowerRepulsion,
     SplineAngles,
     SplineBonds,
+    SplineCosines,
     SplineDihedrals,
 )
 from mlmd.potentials.compose import Ensemble, Frozen, Shifted
@@ -210,6 +211,7 @@ POTENTIALS = [
         alike=False,
     ),
     Row("SplineAngles", lambda: _bonded(_wavy(SplineAngles([0, 2], 8), 0.05)), molecule=True, alike=False),
+    Row("SplineCosines", lambda: _bonded(_wavy(SplineCosines([0, 2], -1.0, 0.4, 8), 0.05)), molecule=True, alike=False),
     Row("SplineDihedrals", lambda: _bonded(_wavy(SplineDihedrals([0, 1], 7))), molecule=True, mirror=False, alike=False),
     Row("InvariantNet", _invariant, molecule=True, mirror=False, alike=False),
     Row("bonded + pairs + network", _everything, molecule=True, mirror=False, alike=False),

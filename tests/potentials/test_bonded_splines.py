@@ -9,7 +9,7 @@ import torch
 from scipy.interpolate import CubicSpline
 
 from mlmd.forces import energy_forces
-from mlmd.potentials.bonded import Bonded, HarmonicBonds, SplineAngles, SplineBonds, SplineDihedrals
+from mlmd.potentials.bonded import Bonded, CosineAngles, HarmonicBonds, SplineAngles, SplineBonds, SplineCosines, SplineDihedrals
 from mlmd.potentials.internal import InternalCoordinates
 from mlmd.system import System
 
@@ -72,11 +72,14 @@ def test_a_parabola_in_splines_is_a_harmonic_bond() -> None:
     [
         SplineBonds([0, 1, 2, 3], 1.0, 2.2, 6, groups=[0, 1, 1, 0]),
         SplineAngles([0, 1, 2], 7, groups=[0, 0, 1]),
+        SplineCosines([0, 1, 2], -1.0, 0.2, 6, groups=[1, 0, 1]),
         SplineDihedrals([0, 1], 5),
     ],
     ids=lambda law: type(law).__name__,
 )
-def test_energies_and_forces_are_linear_in_the_coefficients(law: SplineBonds | SplineAngles | SplineDihedrals) -> None:
+def test_energies_and_forces_are_linear_in_the_coefficients(
+    law: SplineBonds | SplineAngles | SplineCosines | SplineDihedrals,
+) -> None:
     law, made, system = law.double(), coordinates().double(), chains(4)
     generator = torch.Generator().manual_seed(4)
     law.coefficients.data = torch.randn(law.coefficients.shape, generator=generator, dtype=F64)
@@ -113,3 +116,17 @@ def test_wrong_shapes_are_refused_by_name() -> None:
         SplineDihedrals([0], 5, coefficients=torch.zeros(5))
     with pytest.raises(ValueError, match="intervals=3"):
         SplineAngles([0], 3)
+
+
+def test_a_parabola_in_the_cosine_is_a_cosine_angle_and_has_no_force_on_a_straight_one() -> None:
+    c = torch.linspace(-1.0, 1.0, 9, dtype=F64)
+    law = SplineCosines([0, 1, 2], -1.0, 1.0, 8, groups=[0, 0, 0])
+    law.coefficients.data[0] = law.knots.interpolate(0.5 * 3.0 * (c + 0.4) ** 2, (3.0 * (-1.0 + 0.4), 3.0 * (1.0 + 0.4)))
+    cosine = CosineAngles([0, 1, 2], torch.full((3,), 3.0, dtype=F64), torch.full((3,), -0.4, dtype=F64))
+    system = chains(6)
+    with torch.no_grad():
+        a, b = (energy_forces(Bonded(coordinates(), [x]).double(), system) for x in (law, cosine))
+    torch.testing.assert_close(a.energy, b.energy)
+    torch.testing.assert_close(a.forces, b.forces)
+    _, slope = law.double().u_and_slope(torch.full((3, 1), math.pi, dtype=F64))
+    assert float(slope.detach().abs().max()) < 1e-12
