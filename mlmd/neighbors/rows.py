@@ -106,8 +106,11 @@ def rows_of(pairs: Pairs) -> Rows:
 
 @jit
 def _both_directions(start, sender, parent, image, index, shift):
-    """Write every pair twice, sorted by receiver: index (2, 2 H) and shift (2 H, 3)."""
-    n = len(start) - 1
+    """Write every pair twice, sorted by receiver, then sender, then image: index (2, 2 H) and shift (2 H, 3).
+
+    Two counting sorts, by sender into a buffer and by receiver out of it. Sums over the list then do not depend on how it was made.
+    """
+    n, pairs = len(start) - 1, len(sender)
     place = np.zeros(n + 1, np.int64)
     for i in range(n):
         place[i + 1] += start[i + 1] - start[i]
@@ -115,18 +118,31 @@ def _both_directions(start, sender, parent, image, index, shift):
             place[parent[sender[p]] + 1] += 1
     for i in range(n):
         place[i + 1] += place[i]
+    begin = place.copy()
+    other, edge = np.empty(2 * pairs, np.int32), np.empty((2 * pairs, 2), np.uint32)
     for i in range(n):
         for p in range(start[i], start[i + 1]):
             k = sender[p]
             j = parent[k]
-            a, b = place[i], place[j]
-            if i == j:
-                b = a + 1
-            index[0, a], index[1, a] = i, j
-            index[0, b], index[1, b] = j, i
-            for d in range(3):
-                s = image[k, d] - image[i, d]
-                shift[a, d] = s
-                shift[b, d] = -s
-            place[i] += 1
+            a = place[j]
             place[j] += 1
+            b = place[i]
+            place[i] += 1
+            other[a], edge[a, 0], edge[a, 1] = i, i, k
+            other[b], edge[b, 0], edge[b, 1] = j, k, i
+    place[:] = begin
+    for j in range(n):
+        for q in range(begin[j], begin[j + 1]):
+            i, own, k = other[q], edge[q, 0], edge[q, 1]
+            x, y, z = image[k, 0] - image[own, 0], image[k, 1] - image[own, 1], image[k, 2] - image[own, 2]
+            a = place[i]
+            place[i] += 1
+            while a > begin[i] and index[1, a - 1] == j:  # further images of the same particle
+                u, v, w = shift[a - 1, 0], shift[a - 1, 1], shift[a - 1, 2]
+                if u < x or (u == x and (v < y or (v == y and w < z))):
+                    break
+                index[0, a], index[1, a] = i, j
+                shift[a, 0], shift[a, 1], shift[a, 2] = u, v, w
+                a -= 1
+            index[0, a], index[1, a] = i, j
+            shift[a, 0], shift[a, 1], shift[a, 2] = x, y, z

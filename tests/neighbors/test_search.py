@@ -85,6 +85,15 @@ def test_lists_are_sorted_by_receiver_and_hold_both_directions(name: str, build:
     assert {(j, i, -a, -b, -c) for i, j, a, b, c in listed} == listed
 
 
+@pytest.mark.parametrize("cutoff", [3.9, 7.0])
+@pytest.mark.parametrize("name", CASES)
+def test_compiled_cells_list_pairs_in_one_order_whatever_the_cells(name: str, cutoff: float) -> None:
+    """Sorted by receiver, sender and image: forces summed over a new list are those over the old one, bit for bit."""
+    pairs = cell_pairs(CASES[name], cutoff)
+    listed = torch.cat([pairs.index, pairs.shift.T]).T.tolist()
+    assert listed == sorted(listed)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_the_half_list_holds_every_pair_once(name: str) -> None:
     pairs = neighbors(CASES[name], 3.9)
