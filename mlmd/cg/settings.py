@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Any, get_type_hints
+from typing import Any, Self, get_type_hints
 
 import torch
 
@@ -12,8 +12,8 @@ POTENTIALS = ("invariant", "schnet", "painn", "prior")
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Everything a study depends on besides its data.
+class MapSettings:
+    """What every study depends on besides its data: the map, and the surroundings.
 
     | field | meaning |
     |---|---|
@@ -23,15 +23,7 @@ class Settings:
     | rho | weight of the mean square force in the learned map, A^2/(kcal/mol/A)^2 |
     | weighting | bead at the centre of "mass" or the "centroid" |
     | force_map | forces on beads: "aggregate" (sum over the atoms of a bead) or "optimal" (the exact map with the least noise) |
-    | potential | network on top of the prior: "invariant", "schnet", "painn", or "prior" for none |
-    | width, depth, cutoff | of the network; cutoff in A for message passing |
-    | train_steps, batch, learning_rate | force matching; skipped for data without forces |
-    | refine_updates, refine_rate | relative entropy; 0 updates skip it |
-    | replicas, simulate_ps, sample_ps | production run: replicas started in one basin, length, time between snapshots |
-    | rungs | temperatures of replica exchange up to 2.5 times that of a single molecule of 4 to 40 beads, in refinement and production; 1 for dynamics alone |
-    | discard | share of the production run left out at its beginning, while the replicas leave the start basin |
     | temperature | K; 0 takes that of the data |
-    | friction | 1/ps |
     | time_step | fs; 0 chooses it from the stiffest mode |
     | seed, device | |
     """
@@ -43,6 +35,46 @@ class Settings:
     rho: float = 1e-4
     weighting: str = "mass"
     force_map: str = "optimal"
+    temperature: float = 0.0
+    time_step: float = 0.0
+    seed: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        one_of(self, "mapping", MAPPINGS)
+        one_of(self, "hydrogens", ("united", "free"))
+        one_of(self, "force_map", ("aggregate", "optimal"))
+        at_least(self, 1, "n_beads")
+        at_least(self, 0, "rho", "temperature", "time_step")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Settings from plain values; unknown names are refused."""
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(f"unknown settings {unknown}: known are {sorted(known)}")
+        values = {k: tuple(tuple(g) for g in v) if k == "groups" else v for k, v in values.items()}
+        hints = get_type_hints(cls)
+        return cls(**{k: float(v) if hints[k] is float else v for k, v in values.items()})
+
+
+@dataclass(frozen=True)
+class Settings(MapSettings):
+    """Everything a :class:`mlmd.cg.study.Study` depends on besides its data: a :class:`MapSettings`, and
+
+    | field | meaning |
+    |---|---|
+    | potential | network on top of the prior: "invariant", "schnet", "painn", or "prior" for none |
+    | width, depth, cutoff | of the network; cutoff in A for message passing |
+    | train_steps, batch, learning_rate | force matching; skipped for data without forces |
+    | refine_updates, refine_rate | relative entropy; 0 updates skip it |
+    | replicas, simulate_ps, sample_ps | production run: replicas started in one basin, length, time between snapshots |
+    | rungs | temperatures of replica exchange up to 2.5 times that of a single molecule of 4 to 40 beads, in refinement and production; 1 for dynamics alone |
+    | discard | share of the production run left out at its beginning, while the replicas leave the start basin |
+    | friction | 1/ps |
+    """
+
     potential: str = "invariant"
     width: int = 128
     depth: int = 3
@@ -57,30 +89,14 @@ class Settings:
     sample_ps: float = 0.06
     rungs: int = 4
     discard: float = 0.3
-    temperature: float = 0.0
     friction: float = 5.0
-    time_step: float = 0.0
-    seed: int = 0
-    device: str = "cpu"
 
     def __post_init__(self) -> None:
-        for name, allowed in (
-            ("mapping", MAPPINGS),
-            ("potential", POTENTIALS),
-            ("hydrogens", ("united", "free")),
-            ("force_map", ("aggregate", "optimal")),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}={getattr(self, name)!r}: choose one of {', '.join(allowed)}")
-        for name in ("n_beads", "width", "depth", "batch", "replicas", "rungs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
-        for name in ("cutoff", "learning_rate", "refine_rate", "simulate_ps", "sample_ps", "friction"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)}: must be positive")
-        for name in ("rho", "train_steps", "refine_updates", "temperature", "time_step"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)}: must not be negative")
+        super().__post_init__()
+        one_of(self, "potential", POTENTIALS)
+        at_least(self, 1, "width", "depth", "batch", "replicas", "rungs")
+        positive(self, "cutoff", "learning_rate", "refine_rate", "simulate_ps", "sample_ps", "friction")
+        at_least(self, 0, "train_steps", "refine_updates")
 
     def fast(self) -> Settings:
         """The same study in well under a minute, for tests and a first look: every stage is real but short."""
@@ -102,17 +118,26 @@ class Settings:
             )
         return short
 
-    @staticmethod
-    def from_dict(values: dict[str, Any]) -> Settings:
-        """Settings from plain values; unknown names are refused."""
-        known = {f.name for f in fields(Settings)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise ValueError(f"unknown settings {unknown}: known are {sorted(known)}")
-        values = {k: tuple(tuple(g) for g in v) if k == "groups" else v for k, v in values.items()}
-        hints = get_type_hints(Settings)
-        converted: dict[str, Any] = {k: float(v) if hints[k] is float else v for k, v in values.items()}
-        return Settings(**converted)
+
+def one_of(settings: object, name: str, allowed: tuple[str, ...]) -> None:
+    """Refuse a field that is none of the allowed words."""
+    if getattr(settings, name) not in allowed:
+        raise ValueError(f"{name}={getattr(settings, name)!r}: choose one of {', '.join(allowed)}")
+
+
+def at_least(settings: object, least: int, *names: str) -> None:
+    """Refuse fields below ``least``."""
+    for name in names:
+        if not getattr(settings, name) >= least:
+            word = "must not be negative" if least == 0 else f"must be at least {least}"
+            raise ValueError(f"{name}={getattr(settings, name)}: {word}")
+
+
+def positive(settings: object, *names: str) -> None:
+    """Refuse fields that are not above zero."""
+    for name in names:
+        if not getattr(settings, name) > 0:
+            raise ValueError(f"{name}={getattr(settings, name)}: must be positive")
 
 
 def device_of(name: str) -> torch.device:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import time
-import warnings
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -21,16 +19,15 @@ from mlmd import __version__, store, units
 from mlmd.analysis.compare import Comparison, choose_torsions, compare
 from mlmd.analysis.populations import Region
 from mlmd.cg import autoencoder, force_map
-from mlmd.cg import mapping as maps
+from mlmd.cg.finding_maps import find_map
 from mlmd.cg.force_matching import ForceReport, batch_of, force_report, invariant_network, match_forces
-from mlmd.cg.groups import united_atoms
 from mlmd.cg.mapping import Mapping
 from mlmd.cg.moments import match_moments
 from mlmd.cg.priors import MIN_FRAMES, Priors, fit_priors, single_molecules
 from mlmd.cg.relative_entropy import refine, suggested_time_step
 from mlmd.cg.replicas import canonical, limits_for, rungs_for
 from mlmd.cg.settings import Settings, device_of
-from mlmd.errors import BrokenCheckpoint
+from mlmd.cg.stages import Ledger, Log, digest_of_frames, digest_of_parameters, key_of, plain
 from mlmd.frames import Frames
 from mlmd.md import Langevin, Recorder, produce, read_production, rest, simulate, thermal_velocities
 from mlmd.nn.painn import PaiNN
@@ -40,9 +37,13 @@ from mlmd.observables.terms import internal_terms
 from mlmd.potentials.bonded import Bonded, FourierDihedrals
 from mlmd.potentials.compose import Sum
 
-Log = dict[str, Any]
 UPDATES_PER_SNAPSHOT = 4  # of relative entropy, for every snapshot that the moments of the dihedrals are taken from
 PRIOR_PS = 10.0  # length of the run with the prior alone
+MADE_BY = {
+    **{"mapping": "learn_mapping", "beads": "learn_mapping", "cvs": "learn_mapping"},
+    **{"priors": "fit_priors", "potential": "fit_priors", "prior_comparison": "fit_priors"},
+    **{"forces": "train", "samples": "simulate", "comparison": "compare"},
+}
 
 
 class Study:
@@ -73,55 +74,49 @@ class Study:
         self.device = device_of(settings.device)
         store.writable_folder(folder, "folder")
         self.frames, self.settings, self.folder, self.kT = replace(frames, kT=kT), settings, Path(folder), kT
-        self.timings: dict[str, float] = {}
-        self.history: dict[str, list[Log]] = {}
         self.autoencoder: autoencoder.AutoencoderResult | None = None
         self.force_noise: force_map.NoiseReport | None = None
-        self._results: dict[str, Any] = {}
-        self._fingerprint = _fingerprint(frames)
+        self._ledger = Ledger(MADE_BY, {"potential": frozenset({"prior_comparison"})})
+        self.timings, self.history = self._ledger.timings, self._ledger.history
+        self._fingerprint = digest_of_frames(frames)
 
     # -- results, each with a clear word if its stage has not run ---------------------------------------------------------
 
-    def _result(self, name: str, stage: str) -> Any:
-        if name not in self._results:
-            raise RuntimeError(f"{name} is not there yet: run study.{stage}() first")
-        return self._results[name]
-
     @property
     def mapping(self) -> Mapping:
-        return self._result("mapping", "learn_mapping")
+        return self._ledger["mapping"]
 
     @property
     def beads(self) -> Frames:
-        return self._result("beads", "learn_mapping")
+        return self._ledger["beads"]
 
     @property
     def priors(self) -> Priors:
-        return self._result("priors", "fit_priors")
+        return self._ledger["priors"]
 
     @property
     def prior_comparison(self) -> Comparison:
         """Distributions of a short run with the prior alone."""
-        return self._result("prior_comparison", "fit_priors")
+        return self._ledger["prior_comparison"]
 
     @property
     def potential(self) -> Any:
         """The present potential: the prior, then with the matched network, then refined."""
-        return self._result("potential", "fit_priors")
+        return self._ledger["potential"]
 
     @property
     def forces(self) -> ForceReport | None:
         """Force errors of the present potential; None for data without forces."""
-        return self._result("forces", "train")
+        return self._ledger["forces"]
 
     @property
     def samples(self) -> Tensor:
         """(T, R, n, 3) positions of the production run, A."""
-        return self._result("samples", "simulate")
+        return self._ledger["samples"]
 
     @property
     def comparison(self) -> Comparison:
-        return self._result("comparison", "compare")
+        return self._ledger["comparison"]
 
     # -- stages -----------------------------------------------------------------------------------------------------------
 
@@ -132,42 +127,37 @@ class Study:
 
     def learn_mapping(self) -> Iterator[Log]:
         """Find or make the map and apply it: ``mapping``, ``beads``, and ``autoencoder`` if it was learned."""
-        with self._timed("mapping"):
+        with self._ledger.timed("mapping"):
             s = self.settings
-            if s.mapping == "learned" and not s.groups:
-                for log in autoencoder.learn_mapping(self.frames, s.n_beads, **autoencoder_options(self.frames, s)):
-                    yield self._note("mapping", step=log.step, steps=log.steps, loss=log.loss, temperature=log.temperature)
-                    self.autoencoder = log.result or self.autoencoder
-                assert self.autoencoder is not None
-                mapping = self.autoencoder.mapping
-            else:
-                mapping = hand_made(self.frames, s)
+            for log in find_map(self.frames, s):
+                found = log
+                if log.mapping is None:
+                    yield self._ledger.note("mapping", **log.values)
+            mapping, self.autoencoder, self.force_noise = found.mapping, found.learned, found.noise
+            assert mapping is not None
             if mapping.n_molecules > 1 and s.potential in ("invariant", "prior"):
                 raise ValueError(
                     f"potential={s.potential!r} acts within molecules only, and there are {mapping.n_molecules} of them: "
                     "use potential='schnet' or 'painn'"
                 )
-            self.force_noise = None
-            if s.force_map == "optimal" and self.frames.forces is not None and mapping.n_beads < mapping.n_atoms:
-                mapping, self.force_noise = with_least_noise(mapping, self.frames)
-            self._set("mapping", mapping)
-            self._set("beads", mapping.apply(self.frames).to(self.device))
+            self._ledger["mapping"] = mapping
+            self._ledger["beads"] = mapping.apply(self.frames).to(self.device)
             mapping.save(self.folder / f"mapping-{self._key('mapping')}.npz")
-            yield self._note("mapping", beads=mapping.n_beads)
+            yield self._ledger.note("mapping", beads=mapping.n_beads)
 
     def fit_priors(self) -> Iterator[Log]:
         """Boltzmann inversion of the bonded terms: ``priors``; ``potential`` is the prior from here on."""
-        with self._timed("priors"):
+        with self._ledger.timed("priors"):
             priors = fit_priors(self.beads, kT=self.kT)
             for p in priors.potential.parameters():
                 p.requires_grad_(False)
             priors.potential.to(self.device)
-            self._set("priors", priors)
-            self._set("potential", priors.potential)
-            yield self._note("priors", terms=len(priors.report))
-            self._set("prior_comparison", self._prior_run())
+            self._ledger["priors"] = priors
+            self._ledger["potential"] = priors.potential
+            yield self._ledger.note("priors", terms=len(priors.report))
+            self._ledger["prior_comparison"] = self._prior_run()
             surface = self.prior_comparison.surface
-            yield self._note("priors", js=surface.js if surface else float("nan"))
+            yield self._ledger.note("priors", js=surface.js if surface else float("nan"))
 
     def _prior_run(self) -> Comparison:
         """A short run with the prior alone, from reference frames: it has to be stable and roughly in place before anything is trained."""
@@ -185,20 +175,22 @@ class Study:
 
     def train(self) -> Iterator[Log]:
         """Force matching of the network on what the prior leaves; nothing to do without forces (``forces`` is None then)."""
-        with self._timed("train"):
+        with self._ledger.timed("train"):
             s, prior = self.settings, self.priors.potential
             torch.manual_seed(s.seed)
             network = self._network()
             if network is not None:
-                self._set("potential", combined(copy.deepcopy(prior), network))  # refining must not reach back into the prior
+                self._ledger["potential"] = combined(copy.deepcopy(prior), network)  # refining must not reach back into the prior
             if self.beads.forces is None:
-                self._set("forces", None)
-                yield self._note("train", skipped="the data have no forces: structure-based path, the ensemble alone is fitted")
+                self._ledger["forces"] = None
+                yield self._ledger.note(
+                    "train", skipped="the data have no forces: structure-based path, the ensemble alone is fitted"
+                )
                 return
             if network is not None:
                 yield from self._stored("train", network, self._match(network))
-            self._set("forces", force_report(self.potential, prior, self.beads))
-            yield self._note("train", **self.forces.to_dict())  # type: ignore[union-attr]
+            self._ledger["forces"] = force_report(self.potential, prior, self.beads)
+            yield self._ledger.note("train", **self.forces.to_dict())  # type: ignore[union-attr]
 
     def refine(self) -> Iterator[Log]:
         """Relative entropy: the ensemble itself is fitted, starting from the matched forces; ``forces`` is measured again.
@@ -207,18 +199,18 @@ class Study:
         for which the signal in the many weights of the network is lost in the noise of the replicas. They are set once more, in a
         convex solve on one long sample, at the end (logs of stage "moments").
         """
-        with self._timed("refine"):
+        with self._ledger.timed("refine"):
             s, model = self.settings, self.potential
             for law in torsions(model):
                 law.requires_grad_(True)
             if s.refine_updates == 0 or not any(p.requires_grad for p in model.parameters()):
-                yield self._note("refine", skipped="no updates were asked for, or there is nothing to train")
+                yield self._ledger.note("refine", skipped="no updates were asked for, or there is nothing to train")
                 return
             yield from self._stored("refine", model, self._refine(model))
-        with self._timed("moments"):
+        with self._ledger.timed("moments"):
             yield from self._match_torsions(model)
             if self.beads.forces is not None:
-                self._set("forces", force_report(model, self.priors.potential, self.beads))
+                self._ledger["forces"] = force_report(model, self.priors.potential, self.beads)
 
     def _match_torsions(self, model: nn.Module) -> Iterator[Log]:
         """The end of ``refine``: the moments of the dihedrals, from a sample of the size that the number of updates stands for."""
@@ -226,7 +218,7 @@ class Study:
         laws = torsions(model)
         if not laws or not snapshots:
             reason = "no dihedrals" if not laws else f"fewer than {UPDATES_PER_SNAPSHOT} updates"
-            yield self._note("moments", skipped=f"{reason}: the moments of dihedrals are not matched")
+            yield self._ledger.note("moments", skipped=f"{reason}: the moments of dihedrals are not matched")
             return
         yield from self._stored("moments", nn.ModuleList(laws), self._moments(model, snapshots))
 
@@ -237,7 +229,7 @@ class Study:
         of this length alone crosses torsional barriers too rarely to fill rare basins. The run then samples the ensemble, and its time
         is no physical time.
         """
-        with self._timed("simulate"):
+        with self._ledger.timed("simulate"):
             s, beads = self.settings, self.beads
             generator = torch.Generator().manual_seed(s.seed + 1000)
             self.rungs = rungs = rungs_for(beads, s.rungs)
@@ -254,17 +246,17 @@ class Study:
             hotter = float(torch.as_tensor(integrator.kT).mean()) / self.kT  # type: ignore[attr-defined]
             for log in produce(folder, rest(system, velocities), self.potential, integrator, steps, **run):
                 log["temperature"] /= hotter  # of all rungs together, in units of what they should have
-                yield self._note("simulate", **log)
-            self._set("samples", read_production(folder)[:, ::rungs].clone())
-            yield self._note("simulate", samples=int(np.prod(self.samples.shape[:2])))
+                yield self._ledger.note("simulate", **log)
+            self._ledger["samples"] = read_production(folder)[:, ::rungs].clone()
+            yield self._ledger.note("simulate", samples=int(np.prod(self.samples.shape[:2])))
 
     def compare(self) -> Iterator[Log]:
         """Lay the production run, less its beginning, over the reference: ``comparison``; the memory of the start is judged on all."""
-        with self._timed("compare"):
+        with self._ledger.timed("compare"):
             s, beads = self.settings, self.beads.to("cpu")
             result = compare(beads, self.samples, kT=self.kT, cvs=self.cvs, start=self.start_region, discard=s.discard, seed=s.seed)
-            self._set("comparison", result)
-            yield self._note("compare", js=result.surface.js if result.surface else float("nan"))
+            self._ledger["comparison"] = result
+            yield self._ledger.note("compare", js=result.surface.js if result.surface else float("nan"))
 
     def export(self, folder: str | Path) -> Path:
         """Write what others need to go on: ``mapping.npz``, ``potential.npz`` (``mlmd.store.load``), ``beads.npz`` (``Frames.load``),
@@ -285,18 +277,18 @@ class Study:
             "comparison": self.comparison.summary(),
             "seconds": self.timings,
         }
-        text = json.dumps(summary, indent=1, default=_plain)
+        text = json.dumps(summary, indent=1, default=plain)
         store.write_atomic(folder / "summary.json", lambda path: Path(path).write_text(text))
         return folder
 
     @property
     def cvs(self) -> tuple[Coordinate, Coordinate]:
         """The two collective variables of the free energy surface."""
-        if "cvs" not in self._results:
+        if "cvs" not in self._ledger:
             n, bonds, _ = single_molecules(self.beads)
             names = [a.name for a in list(self.beads.topology.atoms)[:n]]
-            self._results["cvs"] = choose_torsions(self.beads.to("cpu"), internal_terms(n, bonds), names)
-        return self._results["cvs"]
+            self._ledger.derive("cvs", choose_torsions(self.beads.to("cpu"), internal_terms(n, bonds), names))
+        return self._ledger["cvs"]
 
     # -- inner workings ---------------------------------------------------------------------------------------------------
 
@@ -336,27 +328,14 @@ class Study:
         """Run a stage that changes ``module``, or take its finished result from the folder."""
         path = self.folder / f"{stage}-{self._key(stage)}.npz"
         steps = {"train": self.settings.train_steps, "refine": self.settings.refine_updates}.get(stage, 0)
-        if path.exists() and self._take(stage, path, module):
+        if self._ledger.take(path, stage, module.load_state_dict):
             yield {"stage": stage, "loaded": path.name}
             return
         self.history[stage] = []
         began = time.perf_counter()
         for log in logs:
-            yield self._note(stage, **{"steps": steps, **log})
-        tree = {"state": module.state_dict(), "history": self.history[stage], "seconds": time.perf_counter() - began}
-        store.save_tree(path, tree)
-
-    def _take(self, stage: str, path: Path, module: nn.Module) -> bool:
-        """Load a finished stage; a file that is damaged or of another version of the library is made again, with a warning."""
-        try:
-            tree = store.load_tree(path)
-            module.load_state_dict(tree["state"])
-        except (BrokenCheckpoint, KeyError, RuntimeError) as error:
-            warnings.warn(f"{path.name} cannot be used ({error}); the stage is run again", stacklevel=3)
-            return False
-        self.history[stage] = tree["history"]
-        self.timings[stage] = tree["seconds"]
-        return True
+            yield self._ledger.note(stage, **{"steps": steps, **log})
+        self._ledger.keep(path, stage, module.state_dict(), began)
 
     def _key(self, stage: str) -> str:
         """A short name for all that a stage depends on."""
@@ -373,39 +352,8 @@ class Study:
             if name == stage:
                 break
         values = asdict(self.settings)
-        begun_from = _state_digest(self.potential) if stage in ("refine", "moments", "simulate") else ""
-        text = json.dumps([__version__, self._fingerprint, self.kT, begun_from, {n: values[n] for n in names}], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:10]
-
-    def _set(self, name: str, value: Any) -> None:
-        """Store a result and forget those that depended on an earlier one of that name, so that nothing stale is ever shown."""
-        order = ["mapping", "beads", "cvs", "priors", "potential", "prior_comparison", "forces", "samples", "comparison"]
-        keep = {"prior_comparison"} if name == "potential" else set()  # it belongs to the prior, not to what comes on top
-        for later in set(order[order.index(name) + 1 :]) - keep:
-            self._results.pop(later, None)
-        self._results[name] = value
-
-    def _note(self, stage: str, **values: Any) -> Log:
-        log = {"stage": stage, **values}
-        self.history.setdefault(stage, []).append(log)
-        return log
-
-    def _timed(self, stage: str) -> _Timer:
-        return _Timer(self.timings, stage)
-
-
-class _Timer:
-    """Adds the seconds of a ``with`` block to a table, unless the block has put a stored time there."""
-
-    def __init__(self, table: dict[str, float], stage: str):
-        self.table, self.stage = table, stage
-
-    def __enter__(self) -> None:
-        self.table.pop(self.stage, None)
-        self.began = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self.table.setdefault(self.stage, time.perf_counter() - self.began)
+        begun_from = digest_of_parameters(self.potential) if stage in ("refine", "moments", "simulate") else ""
+        return key_of(self._fingerprint, self.kT, begun_from, {n: values[n] for n in names})
 
 
 def torsions(potential: nn.Module) -> list[FourierDihedrals]:
@@ -419,50 +367,6 @@ def combined(prior: nn.Module, network: nn.Module) -> nn.Module:
     if isinstance(prior, Bonded) and isinstance(network, Bonded):
         return Bonded(prior.coordinates, [*prior.laws, *network.laws])  # type: ignore[list-item]
     return Sum(prior, network)
-
-
-def autoencoder_options(frames: Frames, settings: Settings) -> dict[str, Any]:
-    """Arguments of :func:`mlmd.cg.autoencoder.learn_mapping` that the settings stand for.
-
-    rho is dropped for data without forces. United hydrogens come with a penalty (1 A^2 for every piece too many) on beads whose atoms
-    do not hang together.
-    """
-    molecule = maps.molecule_of(frames)
-    options: dict[str, Any] = {
-        "rho": settings.rho / units.kcal_mol**2 if frames.forces is not None else 0.0,
-        "weighting": settings.weighting,
-        "seed": settings.seed,
-    }
-    heavy = [float(z != 1) for z in molecule.elements]
-    if settings.hydrogens == "united" and any(heavy) and not all(heavy):
-        options |= {"together": united_atoms(molecule.elements, molecule.bonds), "importance": heavy, "disconnected_penalty": 1.0}
-    return options
-
-
-def hand_made(frames: Frames, settings: Settings) -> Mapping:
-    """The mapping that the settings name, or that of their groups."""
-    weighting: Any = settings.weighting
-    if settings.groups:
-        return maps.by_groups(frames, settings.groups, weighting)
-    n = settings.n_beads
-    makers: dict[str, Any] = {
-        "residue": lambda: maps.by_residue(frames, weighting),
-        "alpha_carbon": lambda: maps.alpha_carbon(frames),
-        "sequence": lambda: maps.sequence(frames, n, weighting),
-        "backbone": lambda: maps.backbone(frames, n, weighting),
-        "random": lambda: maps.random(frames, n, seed=settings.seed, weighting=weighting),
-        "molecule": lambda: maps.molecule(frames, weighting),
-        "identity": lambda: maps.select_atoms(frames, list(range(frames.n_atoms))),
-    }
-    return makers[settings.mapping]()
-
-
-def with_least_noise(mapping: Mapping, frames: Frames, most: int = 5000) -> tuple[Mapping, force_map.NoiseReport]:
-    """The mapping with the exact force map of least noise, fitted on at most ``most`` frames, and the noise before and after."""
-    assert frames.forces is not None
-    some = frames.forces[:: max(1, len(frames) // most)].reshape(-1, mapping.n_atoms, 3).double()
-    weights, report = force_map.optimise(mapping.weights, some, maps.molecule_of(frames).constraints)
-    return mapping.with_force_weights(weights, **{"force map": "optimal"}), report
 
 
 def one_basin(
@@ -495,24 +399,3 @@ def _into(value: float, low: float, high: float, periodic: bool) -> float:
     if periodic:
         return float((value - low) % (high - low) + low)
     return float(min(max(value, low), high))
-
-
-def _state_digest(module: nn.Module) -> str:
-    """A hash of all parameters: results of one potential are never taken for those of another."""
-    digest = hashlib.sha256()
-    for value in module.state_dict().values():
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _plain(value: Any) -> Any:
-    """NumPy numbers and arrays for JSON."""
-    return value.tolist() if hasattr(value, "tolist") else str(value)
-
-
-def _fingerprint(frames: Frames) -> str:
-    digest = hashlib.sha256()
-    for part in (frames.positions, frames.forces):
-        if part is not None:
-            digest.update(part.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]

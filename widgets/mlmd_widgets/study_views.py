@@ -21,10 +21,11 @@ from mlmd import units
 from mlmd.analysis.compare import Comparison, SurfaceComparison
 from mlmd.cg import autoencoder
 from mlmd.cg import mapping as maps
+from mlmd.cg.finding_maps import autoencoder_options
 from mlmd.cg.force_map import rigid_groups
 from mlmd.cg.mapping import Mapping
 from mlmd.cg.replicas import HOTTEST
-from mlmd.cg.study import Settings, Study, autoencoder_options
+from mlmd.cg.study import Settings, Study
 from mlmd.frames import Frames, bead_topology
 from mlmd.io.checks import InputWarning
 from mlmd.observables import Density1D
