@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mlmd import jit
 from mlmd.neighbors.pairs import Pairs
 from mlmd.potentials.accelerated_bonded import NUMPY, AcceleratedBonded, can_be_accelerated, numbers_of, unchanged
+from mlmd.potentials.accelerated_splines import AcceleratedSplines, all_splines
 from mlmd.potentials.compose import Potential, need_pairs
 from mlmd.potentials.pair import CORE, PairPotential
 from mlmd.store import configurable
@@ -194,7 +195,7 @@ class Accelerated(Potential):
 
 def accelerated(potential: nn.Module, tolerance: float = 1e-6) -> nn.Module:
     """The same potential with every pair law in it replaced by :class:`Accelerated` of it, and harmonic bonds and angles by
-    :class:`AcceleratedBonded`; parameters are shared, not copied.
+    :class:`AcceleratedBonded`, splines of bonds, angles and dihedrals by :class:`AcceleratedSplines`; parameters are shared, not copied.
 
     Sums, scaled, shifted and excluding potentials are searched; what has no compiled loop stays as it is.
     """
@@ -202,7 +203,9 @@ def accelerated(potential: nn.Module, tolerance: float = 1e-6) -> nn.Module:
         return Accelerated(potential, tolerance)
     if can_be_accelerated(potential):
         return AcceleratedBonded(potential)  # type: ignore[arg-type]
-    if isinstance(potential, (Accelerated, AcceleratedBonded)):
+    if all_splines(potential):
+        return AcceleratedSplines(potential)  # type: ignore[arg-type]
+    if isinstance(potential, (Accelerated, AcceleratedBonded, AcceleratedSplines)):
         return potential
     inside = {name: accelerated(child, tolerance) for name, child in potential.named_children()}
     if all(child is potential._modules[name] for name, child in inside.items()):

@@ -79,12 +79,14 @@ class UniformKnots(nn.Module):
         slope = c1 + inside * (2.0 * c2 + inside * (3.0 * c3))
         return value + slope * (t - inside), slope / self.spacing
 
+    def polynomials(self, coefficients: Tensor) -> Tensor:
+        """(intervals, 4) coefficients of powers of the place in each interval; of R rows of coefficients (R, size), (R intervals, 4)."""
+        c = torch.cat([coefficients, coefficients[..., :3]], -1) if self.periodic else coefficients
+        return (c.unfold(-1, 4, 1) @ self.pieces.to(c.dtype)).reshape(-1, 4)
+
     def _cubics(self, x: Tensor, coefficients: Tensor, row: Tensor | None) -> tuple[tuple[Tensor, ...], Tensor]:
         """Four coefficients (P,) of the polynomial that holds at ``x``, in powers of t, and t."""
-        c = coefficients.to(x.dtype)
-        if self.periodic:
-            c = torch.cat([c, c[..., :3]], -1)
-        polynomials = (c.unfold(-1, 4, 1) @ self.pieces.to(x.dtype)).reshape(-1, 4)  # of every interval
+        polynomials = self.polynomials(coefficients.to(x.dtype))
         k, t = self.locate(x)
         k = k if row is None else k + row * self.intervals
         return polynomials.index_select(0, k).unbind(1), t
