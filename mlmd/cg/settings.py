@@ -56,7 +56,8 @@ class MapSettings:
             raise ValueError(f"unknown settings {unknown}: known are {sorted(known)}")
         values = {k: tuple(tuple(g) for g in v) if k == "groups" else v for k, v in values.items()}
         hints = get_type_hints(cls)
-        return cls(**{k: float(v) if hints[k] is float else v for k, v in values.items()})
+        converted: dict[str, Any] = {k: float(v) if hints[k] is float else v for k, v in values.items()}
+        return cls(**converted)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,184 @@
+"""A liquid of beads beside its atoms: structure between molecules and within them, pressure, motion, and the box that was enlarged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlmd import units
+from mlmd.analysis.compare import Overlay, shared_limits
+from mlmd.analysis.kinetics import Acceleration, compare_kinetics, time_step
+from mlmd.cg.liquid_bonded import BondedTarget
+from mlmd.cg.liquid_molecules import LiquidMolecules, centre_rdf
+from mlmd.cg.target_rdf import first_peak
+from mlmd.forces import Potential, energy_forces
+from mlmd.frames import Frames
+from mlmd.neighbors import neighbors
+from mlmd.observables.blocks import block_labels, block_mean
+from mlmd.observables.histogram import Density1D, density
+from mlmd.observables.rdf import RDF, rdf
+
+BLOCKS = 5  # of every trajectory, for standard errors
+KINDS = {"bonds": ("bond", "length"), "cosines": ("angle", "angle"), "dihedrals": ("dihedral", "angle")}
+EVALUATED = 100  # frames that pressure and energy are taken from
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A mean with its standard error."""
+
+    value: float
+    error: float
+
+
+@dataclass(frozen=True, eq=False)
+class RunSummary:
+    """Means over a run: pressure in eV/A^3, potential energy per bead in eV, with errors over blocks of time; n beads, frames."""
+
+    pressure: Measured
+    energy: Measured
+    n_beads: int
+    frames: int
+
+
+@dataclass(frozen=True, eq=False)
+class LiquidComparison:
+    """A bead liquid laid over its atoms.
+
+    rdfs: g(r) of every pair of bead types and, for molecules of several beads, of their centres ("centres of mass"): reference,
+    simulated; pairs within ``hops`` bonds are not counted. large: g(r) in the small and in the enlarged box. overlays: densities
+    of bonds, cosines of angles and dihedrals, put together by types. motion: None where a run is too short for it; ``notes`` says why.
+    small, box: means over the two runs; ``box`` is None without an enlarged one.
+    """
+
+    rdfs: dict[str, tuple[RDF, RDF]]
+    overlays: tuple[Overlay, ...]
+    small: RunSummary
+    motion: Acceleration | None = None
+    large: dict[str, tuple[RDF, RDF]] = field(default_factory=dict)
+    box: RunSummary | None = None
+    notes: tuple[str, ...] = ()
+
+    def summary(self) -> dict[str, Any]:
+        """Plain numbers with errors, ready for JSON; pressure in bar, energies in eV."""
+        out: dict[str, Any] = {"rdf": {name: apart(*pair) for name, pair in self.rdfs.items()}}
+        out["overlaps"] = {o.name: o.overlap for o in self.overlays}
+        out["pressure / bar"] = [self.small.pressure.value / units.bar, self.small.pressure.error / units.bar]
+        out["energy per bead / eV"] = [self.small.energy.value, self.small.energy.error]
+        if self.box is not None:
+            out["enlarged"] = {name: apart(*pair) for name, pair in self.large.items()}
+            out["enlarged, energy per bead / eV"] = [self.box.energy.value, self.box.energy.error]
+        out["motion"] = [] if self.motion is None else self.motion.rows()
+        return out | {"notes": list(self.notes)}
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """What is counted in a liquid: g(r) of all pairs of ``types`` up to ``r_max`` A in ``bins`` bins, without those that molecules leave
+    out, and the densities of bonds, angles and dihedrals. called: name of every type of bead."""
+
+    types: tuple[tuple[int, int], ...]
+    called: dict[int, str]
+    r_max: float
+    bins: int
+    molecules: LiquidMolecules | None
+    bonded: BondedTarget | None
+
+    @staticmethod
+    def of(beads: Frames, molecules: LiquidMolecules | None, bonded: BondedTarget | None, r_max: float, bins: int) -> Structure:
+        """All pairs of the bead types of the frames that have a pair to count."""
+        assert beads.types is not None
+        n = 1 if molecules is None else molecules.size
+        kinds, names = beads.types[:n].tolist(), [a.name for a in list(beads.topology.atoms)[:n]]
+        called = {t: _listed([name for name, k in zip(names, kinds) if k == t]) for t in sorted(set(kinds))}
+        types = tuple((a, b) for a in called for b in called if a <= b)
+        return Structure(types, called, r_max, bins, molecules, bonded)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the pairs of types."""
+        return tuple(f"{self.called[a]} with {self.called[b]}" if a != b else self.called[a] for a, b in self.types)
+
+    def rdfs(self, frames: Frames) -> dict[str, RDF]:
+        """g(r) by name with errors from blocks of time, and for molecules of several beads that of their centres of mass."""
+        grid: dict[str, Any] = {"r_max": self.r_max, "bins": self.bins, "n_blocks": BLOCKS}
+        out: Any = () if self.molecules is None else self.molecules.left_out(frames.n_atoms)
+        found = {
+            name: rdf(frames, between=pair, types=frames.types, exclude=out, **grid) for name, pair in zip(self.names, self.types)
+        }
+        return found if self.molecules is None else found | {"centres of mass": centre_rdf(frames, **grid)}
+
+    def overlays(self, reference: Frames, simulated: Frames) -> tuple[Overlay, ...]:
+        """Densities of the bonded terms, those between the same types together; none for single beads."""
+        if self.bonded is None:
+            return ()
+        both = [self.bonded.coordinates(f.positions.reshape(-1, 3).double()) for f in (reference, simulated)]
+        out = []
+        for term in self.bonded.terms:
+            kind, quantity = KINDS[term.kind]
+            column = list(KINDS).index(term.kind)
+            a, b = (q[column][term.rows].reshape(len(term.rows), len(f), -1) for q, f in zip(both, (reference, simulated)))
+            limits = (-np.pi, np.pi) if kind == "dihedral" else shared_limits(a.numpy(), b.numpy())
+            name = f"{kind} {' - '.join(self.called[t] for t in term.types)}"
+            out.append(Overlay(name, kind, quantity, _density(a, limits), _density(b, limits)))
+        return tuple(out)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return "/".join(names) if len(names) < 4 else f"{names[0]} ... {names[-1]}"
+
+
+def _density(values: Tensor, limits: tuple[float, float]) -> Density1D:
+    """Of (K, F, M) values of K terms in F frames of M molecules, errors from blocks of frames."""
+    labels = np.broadcast_to(block_labels((values.shape[1],), BLOCKS)[None, :, None], values.shape)
+    return density(values, bins=60, limits=limits, labels=labels)
+
+
+def apart(reference: RDF, simulated: RDF) -> dict[str, float]:
+    """Mean and largest abs difference of two g(r) from the first distance where either is positive, and the mean to expect of Gaussian
+    numbers with their errors."""
+    seen = (reference.g > 0) | (simulated.g > 0)
+    d, noise = np.abs(simulated.g - reference.g)[seen], np.hypot(reference.error, simulated.error)[seen]
+    return {"mean": float(d.mean()), "max": float(d.max()), "noise": float((2 / np.pi) ** 0.5 * np.nanmean(noise))}
+
+
+def summary_of(frames: Frames, potential: Potential, kT: float) -> RunSummary:
+    r"""Pressure :math:`P=NkT/V-\mathrm{tr}\,\sigma` (sigma: mean stress of the potential, over three) and energy per bead, from
+    at most ``EVALUATED`` frames."""
+    some = frames[:: max(1, len(frames) // EVALUATED)]
+    volume = [float(torch.linalg.det(c.double()).abs()) for c in some.cell]  # type: ignore[union-attr]
+    pressures, energies = [], []
+    for k in range(len(some)):
+        system = some.system(k).to(torch.float32)
+        pairs = neighbors(system, potential.cutoff) if potential.cutoff > 0 else None
+        with torch.no_grad():
+            now = energy_forces(potential, system, pairs, stress=True)
+        assert now.stress is not None
+        pressures.append(some.n_atoms * kT / volume[k] - float(now.stress.double().diagonal(dim1=-2, dim2=-1).sum()) / 3)
+        energies.append(float(now.energy) / some.n_atoms)
+    p, e = (Measured(*block_mean(np.array(v), BLOCKS)) for v in (pressures, energies))
+    return RunSummary(p, e, frames.n_atoms, len(frames))
+
+
+def motion_of(reference: Frames, simulated: Frames) -> tuple[Acceleration | None, tuple[str, ...]]:
+    """The acceleration of beads against atoms over one window of time that blocks of both hold, or None and the reason."""
+    blocks = [(len(f) // BLOCKS - 1) * time_step(f) for f in (reference, simulated)]
+    step = max(time_step(f) for f in (reference, simulated))
+    last = min(blocks)
+    window = (max(step, last / 4), last)
+    try:
+        motion = compare_kinetics(reference, simulated, window=window, n_blocks=BLOCKS)
+    except ValueError as error:
+        return None, (f"motion could not be compared: {error}",)
+    return motion, motion.notes
+
+
+def peak_of(g: RDF) -> tuple[float, float]:
+    """Distance in A and height of the first peak."""
+    k = first_peak(g.g)
+    return float(g.r[k]), float(g.g[k])

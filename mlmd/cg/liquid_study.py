@@ -1,0 +1,424 @@
+"""``LiquidStudy``: the whole way from an atomistic liquid to a compared box of beads, and to a larger one, stage by stage."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlmd import __version__, store, units
+from mlmd.cell import check_cutoff, widths
+from mlmd.cg import autoencoder, force_map
+from mlmd.cg.finding_maps import find_map
+from mlmd.cg.friction import FrictionLog, Target, fit_friction
+from mlmd.cg.friction import Settings as FrictionSettings
+from mlmd.cg.groups import components, identical_molecules
+from mlmd.cg.liquid_bonded import BondedTarget
+from mlmd.cg.liquid_comparison import LiquidComparison, Structure, motion_of, summary_of
+from mlmd.cg.liquid_fit import Fitted, PotentialFit, first_guess
+from mlmd.cg.liquid_molecules import LiquidMolecules
+from mlmd.cg.liquid_sampler import BLOCKS, LiquidSampler
+from mlmd.cg.liquid_settings import LiquidSettings
+from mlmd.cg.mapping import Mapping
+from mlmd.cg.priors import PriorTerm, fit_priors
+from mlmd.cg.relative_entropy import suggested_time_step
+from mlmd.cg.settings import device_of
+from mlmd.cg.stages import Ledger, Log, digest_of_frames, key_of, plain
+from mlmd.cg.symmetry import with_equivalent_types
+from mlmd.cg.target_rdf import TargetRDF
+from mlmd.frames import Frames
+from mlmd.md import Langevin, enlarged, produce, read_production, simulate
+from mlmd.potentials.compose import Potential
+
+MIN_FRAMES = 50
+LONGEST_STEP = 4.0  # fs
+SNAPSHOTS = 200  # of one sample
+SAMPLING = {"friction": 1 / units.ps, "equilibration": 2 * units.ps}
+SETTLING = {"friction": 5 / units.ps, "time": 4 * units.ps}
+FRICTION = 0.1  # 1/ps, where that of the reference is not known
+MADE_BY = {
+    **{"mapping": "learn_mapping", "beads": "learn_mapping"},
+    **{"structure": "fit", "bonded_fits": "fit", "target": "fit", "sampler": "fit", "guess": "fit"},
+    **{"fitted": "refine", "potential": "refine"},
+    **{"run": "simulate", "large": "simulate", "comparison": "compare", "friction_fit": "compare"},
+}
+
+
+class LiquidStudy:
+    """Stages in order: ``learn_mapping``, ``fit``, ``refine``, ``simulate``, ``compare``.
+
+    Every stage is a generator of logs (dicts with at least "stage"), to be driven by a notebook, a widget or a test, and leaves
+    its result as an attribute, as those of :class:`mlmd.cg.study.Study`. Finished stages are kept in the ``folder``, under a name that
+    depends on all settings and data that matter: a study that was interrupted continues, one with other settings starts afresh.
+
+    Args:
+        frames: a periodic box of equal molecules of one kind, with a temperature. Molecules may be broken across the boundary.
+        settings: see :class:`mlmd.cg.liquid_settings.LiquidSettings`; None takes the defaults.
+        folder: for checkpoints, results and production runs.
+
+    Raises:
+        ValueError: no box, molecules of different kinds, too few frames, no temperature, a box narrower than twice the cutoff, a device
+            that does not exist.
+    """
+
+    def __init__(self, frames: Frames, settings: LiquidSettings | None = None, folder: str | Path = "runs"):
+        settings = LiquidSettings() if settings is None else settings
+        check_liquid(frames)
+        if len(frames) < MIN_FRAMES:
+            raise ValueError(
+                f"{len(frames)} frames are too few for a liquid: at least {MIN_FRAMES} are needed, some hundreds are better"
+            )
+        kT = settings.temperature * units.kelvin or frames.kT
+        if not kT:
+            raise ValueError("the data carry no temperature: give a temperature of 300 K, for instance")
+        first = frames.system(0)
+        check_cutoff(first.cell, first.pbc, settings.cutoff)
+        self.device = device_of(settings.device)
+        store.writable_folder(folder, "folder")
+        self.frames, self.settings, self.folder, self.kT = replace(frames, kT=kT), settings, Path(folder), kT
+        self.autoencoder: autoencoder.AutoencoderResult | None = None
+        self.force_noise: force_map.NoiseReport | None = None
+        self._ledger = Ledger(MADE_BY)
+        self.timings, self.history = self._ledger.timings, self._ledger.history
+        self._fingerprint = digest_of_frames(frames)
+
+    # -- results, each with a clear word if its stage has not run ---------------------------------------------------------
+
+    @property
+    def mapping(self) -> Mapping:
+        """The map of one molecule, shared by all, with one type for equivalent beads."""
+        return self._ledger["mapping"]
+
+    @property
+    def beads(self) -> Frames:
+        """The reference as beads, molecules whole."""
+        return self._ledger["beads"]
+
+    @property
+    def structure(self) -> Structure:
+        """What is counted: pairs of bead types, range and bins, bonded terms."""
+        return self._ledger["structure"]
+
+    @property
+    def bonded_fits(self) -> list[PriorTerm]:
+        """Harmonic and Fourier fits of the bonded terms of one molecule, for a look; empty for single beads."""
+        return self._ledger["bonded_fits"]
+
+    @property
+    def target(self) -> TargetRDF:
+        """g(r) of the reference for every pair of bead types."""
+        return self._ledger["target"]
+
+    @property
+    def guess(self) -> Tensor:
+        """(R, I) values at the knots that refinement begins with, eV."""
+        return self._ledger["guess"]
+
+    @property
+    def fitted(self) -> Fitted:
+        """The best potential that was sampled."""
+        return self._ledger["fitted"]
+
+    @property
+    def potential(self) -> Potential:
+        """The same as an energy function of the whole liquid."""
+        return self._ledger["potential"]
+
+    @property
+    def run_frames(self) -> Frames:
+        """The production run in the box of the reference."""
+        return self._ledger["run"]
+
+    @property
+    def large_frames(self) -> Frames | None:
+        """The production run in the enlarged box; None if none was asked for."""
+        return self._ledger["large"]
+
+    @property
+    def comparison(self) -> LiquidComparison:
+        return self._ledger["comparison"]
+
+    @property
+    def friction_fit(self) -> list[FrictionLog]:
+        """Rounds of the friction fitted to the diffusion of the atoms; empty if none was asked for."""
+        return self._ledger["friction_fit"]
+
+    # -- stages -----------------------------------------------------------------------------------------------------------
+
+    def run(self) -> Iterator[Log]:
+        """All stages."""
+        for stage in (self.learn_mapping, self.fit, self.refine, self.simulate, self.compare):
+            yield from stage()
+
+    def learn_mapping(self) -> Iterator[Log]:
+        """Find or make the map, learned on all molecules taken whole and shared by them: ``mapping``, ``beads``."""
+        with self._ledger.timed("mapping"):
+            s = self.settings
+            s = replace(s, mapping="molecule") if s.n_beads == 1 and s.mapping == "learned" else s  # there is nothing to learn
+            for log in find_map(self.frames, s):
+                found = log
+                if log.mapping is None:
+                    yield self._ledger.note("mapping", **log.values)
+            assert found.mapping is not None
+            self.autoencoder, self.force_noise = found.learned, found.noise
+            mapping = with_equivalent_types(found.mapping, self.frames)
+            self._ledger["mapping"] = mapping
+            self._ledger["beads"] = mapping.apply(self.frames)
+            check_whole(self.beads)
+            mapping.save(self.folder / f"mapping-{self._key('mapping')}.npz")
+            yield self._ledger.note("mapping", beads=mapping.n_beads, types=int(mapping.types.max()) + 1)
+
+    def fit(self) -> Iterator[Log]:
+        """Bonded terms by Boltzmann inversion, the g(r) of every pair of bead types, and a first guess of what acts between them."""
+        with self._ledger.timed("fit"):
+            s, beads = self.settings, self.beads
+            bonded = BondedTarget.of(beads) if self.mapping.n_beads > 1 else None
+            molecules = None
+            if bonded is not None:
+                bonds = tuple(self.mapping.bonds)
+                molecules = LiquidMolecules(bonded.bonded(bonded.inversion(self.kT)), bonds, self.mapping.n_beads, s.hops)
+            assert beads.cell is not None
+            reach = min(s.range, 0.5 * float(widths(beads.cell.double()).min()))
+            bins = int(reach / s.bin_width + 1e-6)
+            structure = Structure.of(beads, molecules, bonded, bins * s.bin_width, bins)
+            self._ledger["structure"] = structure
+            self._ledger["bonded_fits"] = [] if bonded is None else fit_priors(beads, kT=self.kT).report
+            yield self._ledger.note("fit", terms=0 if bonded is None else len(bonded.terms))
+            rdfs = structure.rdfs(beads)
+            self._ledger["target"] = target_of(structure, rdfs)
+            self._ledger["sampler"] = self._sampler()
+            self._ledger["guess"] = first_guess(self._ledger["sampler"])
+            yield self._ledger.note("fit", pairs=len(structure.types), range=structure.r_max)
+
+    def refine(self) -> Iterator[Log]:
+        """Correct the potential until the structure is right: ``fitted``, ``potential``. One log per iteration.
+
+        A method that diverges is stopped; its best potential is kept, and a log says so ("trouble").
+        """
+        with self._ledger.timed("refine"):
+            fit = PotentialFit(self.settings, self.beads, self._ledger["sampler"], self.structure, self.guess, self.kT)
+            path = self.folder / f"refine-{self._key('refine')}.npz"
+            if self._ledger.take(path, "refine", fit.restore):
+                yield {"stage": "refine", "loaded": path.name}
+            else:
+                self.history["refine"] = []
+                began = time.perf_counter()
+                for log in fit.run(path.with_name(path.stem + ".part.npz"), self.history["refine"]):
+                    yield self._ledger.note("refine", **log)
+                self._ledger.keep(path, "refine", fit.state(), began)
+            self._ledger["fitted"] = fit.best
+            self._ledger["potential"] = fit.potential()
+
+    def simulate(self) -> Iterator[Log]:
+        """Production runs in the box of the reference and in one that is ``repeats`` times as long: ``run_frames``, ``large_frames``."""
+        with self._ledger.timed("simulate"):
+            s = self.settings
+            name = self._key("simulate")
+            for log in self._produced(f"simulate-{name}", 1, s.simulate_ps):
+                yield self._ledger.note("simulate", **log)
+            self._ledger["run"] = self._read(f"simulate-{name}", 1)
+        with self._ledger.timed("enlarged"):
+            large = None
+            if s.repeats > 1:
+                for log in self._produced(f"enlarged-{name}", s.repeats, s.large_ps):
+                    yield self._ledger.note("enlarged", **log)
+                large = self._read(f"enlarged-{name}", s.repeats)
+            self._ledger["large"] = large
+            yield self._ledger.note("simulate", frames=len(self.run_frames))
+
+    def compare(self) -> Iterator[Log]:
+        """Lay the runs over the reference: ``comparison``; and fit a friction if one is wanted: ``friction_fit``."""
+        with self._ledger.timed("compare"):
+            ours = self.structure.rdfs(self.run_frames)
+            theirs = self.structure.rdfs(self.beads)
+            motion, notes = motion_of(self.beads, self.run_frames)
+            large, box = {}, None
+            if self.large_frames is not None:
+                wide = self.structure.rdfs(self.large_frames)
+                large = {name: (g, wide[name]) for name, g in ours.items()}
+                box = summary_of(self.large_frames, self.potential, self.kT)
+            self._ledger["comparison"] = LiquidComparison(
+                {name: (g, ours[name]) for name, g in theirs.items()},
+                self.structure.overlays(self.beads, self.run_frames),
+                summary_of(self.run_frames, self.potential, self.kT),
+                motion,
+                large,
+                box,
+                notes,
+            )
+            yield self._ledger.note("compare", pressure=self.comparison.small.pressure.value / units.bar)
+        with self._ledger.timed("friction"):
+            rounds: list[FrictionLog] = []
+            for found in self._friction_rounds():
+                rounds.append(found)
+                yield self._ledger.note("friction", round=found.round, friction=found.friction * units.ps, D=found.diffusion.value)
+            self._ledger["friction_fit"] = rounds
+
+    def export(self, folder: str | Path) -> Path:
+        """Write what others need to go on: ``mapping.npz``, ``potential.npz`` (``mlmd.store.load``), ``beads.npz`` (``Frames.load``),
+        ``beads.pdb`` and ``summary.json``.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.mapping.save(folder / "mapping.npz")
+        store.save(folder / "potential.npz", self.potential)  # type: ignore[arg-type]
+        self.beads.save(folder / "beads.npz")
+        store.write_atomic(folder / "beads.pdb", lambda path: self.beads[0].to_mdtraj().save_pdb(path))
+        summary = {"mlmd": __version__, "settings": asdict(self.settings), "comparison": self.comparison.summary()}
+        text = json.dumps(summary | {"seconds": self.timings}, indent=1, default=plain)
+        store.write_atomic(folder / "summary.json", lambda path: Path(path).write_text(text))
+        return folder
+
+    # -- inner workings ---------------------------------------------------------------------------------------------------
+
+    @property
+    def time_step(self) -> float:
+        """fs; as asked for, or from the stiffest mode of a molecule, at most ``LONGEST_STEP``."""
+        molecules = self.structure.molecules
+        if self.settings.time_step:
+            return self.settings.time_step
+        if molecules is None:
+            return LONGEST_STEP
+        one = self.beads.atoms(list(range(molecules.size)))
+        return min(LONGEST_STEP, suggested_time_step(molecules.bonded, replace(one, cell=None, forces=None)))
+
+    @property
+    def friction(self) -> float:
+        """Of the production runs, 1/fs."""
+        known = [r.get("friction_per_ps") for r in self.frames.provenance.get("runs", []) if isinstance(r, dict)]
+        same = float(known[0]) if known and known[0] else FRICTION
+        return (self.settings.friction or same) / units.ps
+
+    def _sampler(self) -> LiquidSampler:
+        s, dt = self.settings, self.time_step
+        every = max(1, round(s.sample_ps * units.ps / dt / SNAPSHOTS))
+        steps = max(round(s.sample_ps * units.ps / dt / every), 2 * BLOCKS) * every
+        target = self.target
+        return LiquidSampler(
+            self._start(), target, target.basis(s.cutoff), kT=self.kT, dt=dt, friction=SAMPLING["friction"], molecules=self.structure.molecules,
+            steps=steps, every=every, equilibration=min(steps, round(SAMPLING["equilibration"] / dt)), seed=s.seed,
+        )  # fmt: skip
+
+    def _start(self) -> Any:
+        """The reference frame whose volume is nearest to the mean, as beads."""
+        assert self.beads.cell is not None
+        volume = torch.linalg.det(self.beads.cell.double()).abs()
+        off = (volume - volume.mean()).abs()
+        nearest = torch.nonzero(off <= off.min() + 1e-6).flatten()
+        return self.beads.system(int(nearest[-1]))
+
+    def _produced(self, name: str, repeats: int, length_ps: float) -> Iterator[Log]:
+        s, dt, folder = self.settings, self.time_step, self.folder / name
+        every = max(1, round(s.save_ps * units.ps / dt))
+        steps = every * max(2 * BLOCKS, round(length_ps * units.ps / dt / every))
+        generator = torch.Generator().manual_seed(s.seed + 1000 * repeats)
+        state = enlarged(self._start().to(torch.float32), (repeats,) * 3, self.kT, generator, bonds=self.beads.bonds)
+        settling = round(SETTLING["time"] / dt)
+        if not folder.exists():
+            calm = Langevin(dt, self.kT, SETTLING["friction"])
+            (state,) = simulate(state, self.potential, calm, settling, every=settling, generator=generator)
+        else:  # what is there was settled, and goes on from its own checkpoint
+            state = replace(state, step=state.step + settling)
+        weak = Langevin(dt, self.kT, self.friction)
+        run: dict[str, Any] = {"every": every, "seed": s.seed, "snapshots_per_chunk": 20}
+        yield from produce(folder, state, self.potential, weak, state.step + steps, **run)
+
+    def _read(self, name: str, repeats: int) -> Frames:
+        x = read_production(self.folder / name)[:, 0]
+        like = self.beads[-1:] if repeats == 1 else self.beads[-1:].enlarged((repeats,) * 3)
+        cell = self._start().cell[0] * repeats
+        every = max(1, round(self.settings.save_ps * units.ps / self.time_step))
+        times = self.time_step * every * torch.arange(len(x), dtype=torch.float64)
+        return Frames(
+            x, like.topology, cell=cell.expand(len(x), 3, 3), time=times, masses=like.masses, types=like.types, kT=self.kT
+        )
+
+    def _friction_rounds(self) -> Iterator[FrictionLog]:
+        s, motion = self.settings, self.comparison.motion
+        if not s.friction_rounds or motion is None:
+            return
+        d = motion.reference.diffusion
+        every = max(1, round(s.save_ps * units.ps / self.time_step))
+        steps = every * max(60, round(s.simulate_ps * units.ps / self.time_step / every))
+        settings = FrictionSettings(
+            dt=self.time_step, kT=self.kT, start=max(self.friction, 0.2 / units.ps), steps=steps, settle=round(SETTLING["time"] / self.time_step), every=every,
+            window=(d.first, min(d.last, steps * self.time_step / BLOCKS - every * self.time_step)), rounds=s.friction_rounds, size=self.mapping.n_beads, n_blocks=BLOCKS,
+        )  # fmt: skip
+        system = self.run_frames.system(len(self.run_frames) - 1).to(torch.float32)
+        generator = torch.Generator().manual_seed(s.seed + 5000)
+        yield from fit_friction(system, self.potential, Target(d.value, d.error), settings, generator)
+
+    def _key(self, stage: str) -> str:
+        """A short name for all that a stage depends on."""
+        order = {
+            "mapping": ("n_beads", "mapping", "groups", "hydrogens", "rho", "weighting", "force_map", "seed"),
+            "refine": (
+                *("potential", "method", "cutoff", "network_cutoff", "width", "depth", "train_steps", "range", "bin_width", "hops"),
+                *("iterations", "tolerance", "sample_ps", "damping", "pressure", "time_step", "temperature", "device"),
+            ),
+            "simulate": ("simulate_ps", "save_ps", "repeats", "large_ps", "friction"),
+        }
+        names: list[str] = []
+        for name, used in order.items():
+            names += used
+            if name == stage:
+                break
+        values = asdict(self.settings)
+        return key_of("liquid", self._fingerprint, self.kT, {n: values[n] for n in names})
+
+
+def is_liquid(frames: Frames) -> bool:
+    """Whether the frames are a periodic box with more than one molecule, by its bonds; single atoms count as molecules."""
+    return frames.periodic and len(components(frames.n_atoms, frames.bonds)) > 1
+
+
+def check_liquid(frames: Frames) -> None:
+    """Refuse what is no periodic box of equal molecules.
+
+    Raises:
+        ValueError: no box, one molecule, or molecules of different kinds, with the residues that there are.
+    """
+    if not frames.periodic:
+        raise ValueError("frames have no cell: a liquid needs its periodic box; give a trajectory that holds it")
+    pieces = components(frames.n_atoms, frames.bonds)
+    if len(pieces) < 2:
+        raise ValueError("frames hold one molecule: a liquid has many; use mlmd.cg.study.Study for a single one")
+    if frames.bonds and identical_molecules(frames.topology) != len(pieces):
+        sizes = sorted({len(p) for p in pieces})
+        kinds = sorted({r.name for r in frames.topology.residues})
+        raise ValueError(
+            f"the {len(pieces)} molecules are of different kinds (residues {', '.join(kinds[:6])}; {', '.join(map(str, sizes[:6]))} atoms), but one map "
+            "serves equal molecules, one after the other: select those of one kind (select='resname ...')"
+        )
+
+
+def check_whole(beads: Frames) -> None:
+    """Refuse beads whose bonds span half the box: molecules that could not be put together.
+
+    Raises:
+        ValueError: naming the longest bond and its frame.
+    """
+    if not beads.bonds or beads.cell is None:
+        return
+    i, j = torch.tensor(beads.bonds).T
+    length = (beads.positions[:, j] - beads.positions[:, i]).norm(dim=-1).amax(1)
+    half = 0.5 * widths(beads.cell.double()).amin(-1)
+    broken = torch.nonzero(length > half).flatten()
+    if len(broken):
+        frame = int(broken[0])
+        raise ValueError(
+            f"frame {frame}: a bond between beads is {float(length[frame]):.3g} A long, more than half the box ({float(half[frame]):.3g} A): the molecules "
+            "are broken across the boundary and the bonds of the topology do not join them; give a topology with all bonds"
+        )
+
+
+def target_of(structure: Structure, rdfs: dict[str, Any]) -> TargetRDF:
+    """The g(r) of every pair of types as a target."""
+    rows = [rdfs[name] for name in structure.names]
+    return TargetRDF(rows[0].r, torch.stack([torch.from_numpy(row.g) for row in rows]).numpy(), structure.types)
