@@ -11,7 +11,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 from record import markdown, record
-from torch import Tensor
 
 from mlmd import datasets, units
 from mlmd.analysis import compare_kinetics
@@ -28,7 +27,7 @@ from mlmd.cg.boltzmann_inversion import IterativeBoltzmannInversion, boltzmann_i
 from mlmd.cg.liquid_molecules import LiquidMolecules, centre_rdf
 from mlmd.cg.liquid_sampler import LiquidSampler, PairCounter
 from mlmd.cg.pair_relative_entropy import PairRelativeEntropy
-from mlmd.cg.structure_loop import Correction, Iteration, refine_pairs
+from mlmd.cg.structure_loop import Correction, PressureGoal, refine_pairs
 from mlmd.cg.symmetry import with_equivalent_types
 from mlmd.cg.target_rdf import TargetRDF
 from mlmd.frames import Frames
@@ -45,14 +44,14 @@ SAVE, SETTLE = 25, 1000  # steps, of the runs that are judged
 FRICTION = {"sampling": 1 / units.ps, "settling": 5 / units.ps, "structure": 2 / units.ps, "kinetics": 0.1 / units.ps}
 WINDOW = (1500.0, 3800.0)  # fs, of the fit of D
 BLOCKS = 5
-PRESSURE_TOLERANCE = 50 * units.bar
+WANTED = PressureGoal(1.0 * units.bar, within=50 * units.bar)
 BINS = round(R_MAX / WIDTH)
 
 
 METHODS: dict[str, Callable[[float], Correction]] = {
     "IBI": IterativeBoltzmannInversion,
     "relative entropy": lambda kT: PairRelativeEntropy(kT, step=0.8),
-    "IBI, 1 bar": lambda kT: IterativeBoltzmannInversion(kT, pressure=1.0 * units.bar),
+    "IBI, 1 bar": lambda kT: IterativeBoltzmannInversion(kT, pressure=WANTED.value),
 }
 
 
@@ -78,23 +77,6 @@ def target() -> TargetRDF:
     return molecules().target(reference(), r_max=R_MAX, bins=BINS)
 
 
-def rounds(method: Any, sampler: LiquidSampler, start: Tensor, tolerance: float, iterations: int) -> Iterator[Iteration]:
-    """Corrections until g(r) is right, and the pressure too if the method wants one."""
-    while iterations > 0:
-        for log in refine_pairs(method, sampler, start, tolerance=tolerance, iterations=iterations):
-            iterations -= 1
-            yield log
-        if log.converged and pressed(method, log):
-            return
-        start = method(log.sample, sampler.target, sampler.basis)
-
-
-def pressed(method: Any, log: Iteration) -> bool:
-    """Whether the pressure is the one that the method wants, if it wants one."""
-    wanted = getattr(method, "pressure", None)
-    return wanted is None or abs(log.pressure - wanted) < PRESSURE_TOLERANCE
-
-
 def fitted(name: str, seed: int, steps: int, tolerance: float, iterations: int, values: list | None) -> dict[str, Any]:
     """One method from the Boltzmann inversion, or from the values of another method, until it ends."""
     frames = reference()
@@ -105,13 +87,14 @@ def fitted(name: str, seed: int, steps: int, tolerance: float, iterations: int, 
     )  # fmt: skip
     method, first = METHODS[name](kT), boltzmann_inversion(target(), basis, kT) if values is None else torch.tensor(values)
     start, best, course = time.process_time(), None, list[float]()
-    for log in rounds(method, sampler, first, tolerance, iterations):
+    goal = WANTED if values is not None else None
+    for log in refine_pairs(method, sampler, first, tolerance=tolerance, iterations=iterations, pressure=goal):
         best = log if best is None or log.deviation < best.deviation or values is not None else best
         course.append(log.deviation)
         print(name, seed, log.line(), f"{time.process_time() - start:.0f} s CPU", flush=True)
     assert best is not None
     return {
-        "values": best.values.tolist(), "iterations": len(course), "converged": best.converged and pressed(method, best), "course": course, "cpu": time.process_time() - start,
+        "values": best.values.tolist(), "iterations": len(course), "converged": best.converged, "course": course, "cpu": time.process_time() - start,
     }  # fmt: skip
 
 
@@ -286,7 +269,7 @@ which the map learned from 100 frames (rho = 1e-4) finds; both of one type. Bond
 inversion. Pairs of different molecules: cubic spline with knots every {WIDTH} A, cutoff {CUTOFF:g} A, fitted to their g(r) with the bonds in the simulated
 liquid, from the Boltzmann inversion until max |dg| < {args.tolerance:g} in one sample of {args.steps} steps of {DT:g} fs (after {EQUILIBRATION} of equilibration), or
 {args.iterations} iterations. "1 bar": Boltzmann iteration with the pressure correction, from the result of IBI, until it is within
-{PRESSURE_TOLERANCE / units.bar:.0f} bar as well; the others were not asked for a pressure (the reference has 1 atm).
+{WANTED.within / units.bar:.0f} bar as well; the others were not asked for a pressure (the reference has 1 atm).
 
 Judged in runs of their own: {args.produce} steps in the reference's box and {args.large} in the box of 2 x 2 x 2 (2 000 beads) with a friction of 2/ps,
 {args.kinetics} steps with that of the reference (0.1/ps) for the motion, each after {SETTLE} steps with 5/ps; a frame every {DT * SAVE:g} fs. dg: from

@@ -28,13 +28,36 @@ class Correction(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class PressureGoal:
+    """A virial pressure that a potential shall have too: ``value`` and how far off is near enough, ``within``, both in eV/A^3.
+
+    A pressure is known to a few ten bar after ten thousand steps of a thousand beads: choose ``within`` above the error that iterations report.
+
+    Raises:
+        ValueError: a value that is not finite, or within that is not positive.
+    """
+
+    value: float
+    within: float
+
+    def __post_init__(self) -> None:
+        if not np.isfinite(self.value) or not self.within > 0:
+            raise ValueError(f"value={self.value}, within={self.within}: must be finite, and within positive, in eV/A^3")
+
+    def met(self, pressure: float) -> bool:
+        """Whether a pressure in eV/A^3 is near enough."""
+        return abs(pressure - self.value) < self.within
+
+
 @dataclass(frozen=True, eq=False)
 class Iteration:
     """One potential and what it gave.
 
     number: counts from 1. values (R, I) in eV at the knots; law: the same as a potential. sample: what was measured with it.
     deviation: largest |g - g_ref| over all bins and pairs of types; rms: its root mean square; noise: largest standard error of g,
-    all dimensionless; pressure and its error in eV/A^3. converged: whether the deviation is below the tolerance.
+    all dimensionless; pressure and its error in eV/A^3. converged: whether the deviation is below the tolerance, and the pressure near
+    enough where one is wanted.
     """
 
     number: int
@@ -68,8 +91,9 @@ def refine_pairs(
     tolerance: float = 0.02,
     iterations: int = 30,
     shortest: float = 1.0,
+    pressure: PressureGoal | None = None,
 ) -> Iterator[Iteration]:
-    """Sample, compare with the target, correct, until max |g - g_ref| is below the tolerance.
+    """Sample, compare with the target, correct, until max |g - g_ref| is below the tolerance, and the pressure as wanted.
 
     The potential of an iteration is the one that was sampled, so the last one is the one that was seen to converge. The result of
     any method, and any other potential through ``sampler.basis.values_of(law)``, can start any other.
@@ -79,6 +103,7 @@ def refine_pairs(
         start: (R, I) first values in eV. tolerance: of max |g - g_ref|. iterations: at most so many.
         shortest: share of the sampler's steps made while the deviation is far above the noise that matters, growing to 1 as the
             deviation falls to four tolerances. Below 1 only for methods that need no covariances, such as Boltzmann iteration.
+        pressure: a second criterion; only a method that corrects the pressure, to the same value, can be expected to meet it.
 
     Yields:
         :class:`Iteration`. The generator ends after the first that is converged, or after the last.
@@ -102,11 +127,11 @@ def refine_pairs(
     values, best, course = sampler.basis.checked(start), None, list[float]()
     for number in range(1, iterations + 1):
         try:
-            now = measured(sampler, values, number, tolerance, _steps(sampler, course, tolerance, shortest))
+            now = measured(sampler, values, number, tolerance, _steps(sampler, course, tolerance, shortest), pressure)
         except Unstable as error:
             raise Diverging(f"the box exploded in iteration {number} ({error.reason}): {ADVICE}", best) from error
         course.append(now.deviation)
-        if not np.isfinite(now.deviation) or (best is not None and _grows(course, best, now.noise)):
+        if not np.isfinite(now.deviation) or (best is not None and _grows(course, best, now.noise, tolerance)):
             last = ", ".join(f"{d:.3g}" for d in course[-PATIENCE - 1 :])
             raise Diverging(f"max |g - g_ref| grows ({last}): {ADVICE}", best)
         best = now if best is None or now.deviation < best.deviation else best
@@ -116,9 +141,22 @@ def refine_pairs(
         values = method(now.sample, sampler.target, sampler.basis)
 
 
-def measured(sampler: LiquidSampler, values: Tensor, number: int, tolerance: float, steps: int | None = None) -> Iteration:
-    """Sample one potential (R, I) and compare its g(r) with the target."""
-    sample = sampler.sample(values, steps)
+def measured(
+    sampler: LiquidSampler,
+    values: Tensor,
+    number: int,
+    tolerance: float,
+    steps: int | None = None,
+    pressure: PressureGoal | None = None,
+) -> Iteration:
+    """Sample one potential (R, I) and compare its g(r) with the target, and its pressure with the goal if there is one."""
+    return compared(sampler.sample(values, steps), sampler, number, tolerance, pressure)
+
+
+def compared(
+    sample: Sample, sampler: LiquidSampler, number: int, tolerance: float, pressure: PressureGoal | None = None
+) -> Iteration:
+    """A sample beside the target of its sampler."""
     difference = sample.g - sampler.target.g
     deviation = float(np.abs(difference).max())
     return Iteration(
@@ -129,7 +167,7 @@ def measured(sampler: LiquidSampler, values: Tensor, number: int, tolerance: flo
         deviation,
         float(np.sqrt((difference**2).mean())),
         float(sample.g_error.max()),
-        deviation < tolerance,
+        deviation < tolerance and (pressure is None or pressure.met(sample.pressure)),
     )
 
 
@@ -153,6 +191,8 @@ def _steps(sampler: LiquidSampler, course: list[float], tolerance: float, shorte
     return max(blocks, round(share * sampler.steps / sampler.every) * sampler.every)
 
 
-def _grows(course: list[float], best: Iteration, noise: float) -> bool:
+def _grows(course: list[float], best: Iteration, noise: float, tolerance: float) -> bool:
+    """Growth below the tolerance is none: a pressure may still be sought, which costs some of a g that was better than asked for."""
     rises = np.diff(course[-PATIENCE - 1 :])
-    return len(rises) == PATIENCE and bool((rises > 0).all()) and course[-1] > 1.5 * best.deviation + 3 * noise
+    limit = max(tolerance, 1.5 * best.deviation + 3 * noise)
+    return len(rises) == PATIENCE and bool((rises > 0).all()) and course[-1] > limit

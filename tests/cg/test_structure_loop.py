@@ -7,7 +7,7 @@ import torch
 from mlmd.cg.boltzmann_inversion import IterativeBoltzmannInversion, boltzmann_inversion
 from mlmd.cg.inverse_monte_carlo import InverseMonteCarlo
 from mlmd.cg.pair_relative_entropy import PairRelativeEntropy
-from mlmd.cg.structure_loop import limited, noise_floor, refine_pairs
+from mlmd.cg.structure_loop import PressureGoal, limited, noise_floor, refine_pairs
 from mlmd.cg.target_rdf import TargetRDF
 from mlmd.errors import Diverging
 from tests.cg.liquids import DiluteGas, flat_target, gas_target, sampler_of, well_values
@@ -36,6 +36,26 @@ def test_a_method_that_starts_from_the_answer_is_done_at_once(method):
     target, truth = gas_target()
     (log,) = refine_pairs(method(1.0), DiluteGas(target), truth, tolerance=0.01)
     assert log.converged and log.number == 1 and log.deviation < 0.01
+
+
+def test_a_wanted_pressure_is_reached_before_the_method_ends():
+    """A dilute gas, whose pressure is that of the ideal gas plus B2 of the potential: a ramp that g hardly feels moves it."""
+    target, truth = gas_target()
+    gas = DiluteGas(target)
+    free = gas.sample(truth)
+    wanted = free.pressure + 0.02 * abs(free.pressure)
+    goal = PressureGoal(wanted, within=0.004 * abs(free.pressure))
+    method = IterativeBoltzmannInversion(1.0, pressure=wanted, damping=0.02, largest_ramp=1.0)
+    (alone,) = refine_pairs(method, gas, truth, tolerance=0.2)
+    logs = list(refine_pairs(method, gas, truth, tolerance=0.2, iterations=20, pressure=goal))
+    assert alone.converged and not goal.met(alone.pressure)
+    assert 1 < len(logs) < 20 and [log.converged for log in logs] == [False] * (len(logs) - 1) + [True]
+    assert logs[-1].pressure == pytest.approx(wanted, abs=goal.within) and logs[-1].deviation < 0.2
+
+
+def test_a_pressure_goal_without_a_width_is_refused():
+    with pytest.raises(ValueError, match=r"within=0\.0: must be finite, and within positive"):
+        PressureGoal(1.0, within=0.0)
 
 
 def test_the_noise_floor_is_the_counting_noise_of_independent_snapshots():
