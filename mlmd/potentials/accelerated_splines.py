@@ -13,12 +13,21 @@ from torch import Tensor, nn
 from mlmd import jit
 from mlmd.neighbors.pairs import Pairs
 from mlmd.potentials.accelerated_bonded import NUMPY, SINE, numbers_of, unchanged
-from mlmd.potentials.bonded import Bonded, SplineAngles, SplineBonds, SplineCosines, SplineDihedrals, _Spline
+from mlmd.potentials.bonded import (
+    STRAIGHT,
+    Bonded,
+    SplineAngles,
+    SplineBonds,
+    SplineCosines,
+    SplineDihedrals,
+    SplineTorsions,
+    _Spline,
+)
 from mlmd.potentials.compose import Potential
 from mlmd.store import configurable
 from mlmd.system import System
 
-SPLINES = (SplineBonds, SplineAngles, SplineCosines, SplineDihedrals)  # by their number in the compiled loop
+SPLINES = (SplineBonds, SplineAngles, SplineCosines, SplineDihedrals, SplineTorsions)  # by their number in the compiled loop
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +83,7 @@ class AcceleratedSplines(Potential):
         energy, forces = np.zeros(system.n_systems), np.zeros((len(x), 3))
         _sum_splines(
             x.contiguous().numpy(), system.batch.numpy(), size,
-            t.law, t.beads, t.first, t.intervals, t.grid, t.polynomials, SINE, energy, forces,
+            t.law, t.beads, t.first, t.intervals, t.grid, t.polynomials, SINE, STRAIGHT, energy, forces,
         )  # fmt: skip
         return torch.from_numpy(energy).to(x.dtype), torch.from_numpy(forces).to(x.dtype)
 
@@ -88,9 +97,10 @@ def _table(bonded: Bonded) -> _Table:
     law, beads, first, intervals, grid, polynomials, made = [], [], [], [], [], [], 0
     places = (bonded.coordinates.pairs, bonded.coordinates.triples, bonded.coordinates.quads)
     for spline in bonded.laws:
+        number = SPLINES.index(type(spline))  # type: ignore[arg-type]
+        spline = spline.turn if isinstance(spline, SplineTorsions) else spline
         assert isinstance(spline, _Spline)
-        number, knots = SPLINES.index(type(spline)), spline.knots  # type: ignore[arg-type]
-        index = places[(0, 1, 1, 2)[number]][spline.rows]
+        knots, index = spline.knots, places[(0, 1, 1, 2, 2)[number]][spline.rows]
         beads.append(nn.functional.pad(index, (0, 4 - index.shape[1])).numpy())
         law += [number] * len(index)
         first += (made + spline.groups * knots.intervals).tolist()
@@ -98,7 +108,7 @@ def _table(bonded: Bonded) -> _Table:
         grid += [(knots.start, 1.0 / knots.spacing)] * len(index)
         polynomials.append(knots.polynomials(spline.coefficients.detach().double()).numpy())
         made += len(polynomials[-1])
-    modules: list[nn.Module] = list(bonded.laws)
+    modules: list[nn.Module] = list(bonded.laws.modules())
     return _Table(
         np.array(law), np.concatenate(beads), np.array(first), np.array(intervals), np.array(grid), np.concatenate(polynomials),
         modules, [v.detach().clone() for v in numbers_of(modules)],
@@ -106,7 +116,7 @@ def _table(bonded: Bonded) -> _Table:
 
 
 @jit.jit
-def _sum_splines(x, batch, size, law, beads, first, intervals, grid, polynomials, floor, energy, forces):
+def _sum_splines(x, batch, size, law, beads, first, intervals, grid, polynomials, floor, straight, energy, forces):
     """Energy per system and forces of splines of the coordinates of consecutive molecules.
 
     Gradients in closed form; those of dihedrals after Blondel and Karplus, J. Comput. Chem. 17, 1132 (1996).
@@ -117,11 +127,11 @@ def _sum_splines(x, batch, size, law, beads, first, intervals, grid, polynomials
         start, total = m * size, 0.0
         for t in range(len(law)):
             kind = law[t]
-            width = 2 if kind == 0 else (4 if kind == 3 else 3)
+            width = 2 if kind == 0 else (4 if kind > 2 else 3)
             for b in range(width):
                 for d in range(3):
                     place[b, d] = x[start + beads[t, b], d]
-            cosine = sine = ru = rv = rw = s1 = s2 = 0.0
+            cosine = sine = ru = rv = rw = s1 = s2 = b1 = b2 = uv = wv = length = 0.0
             if kind == 0:
                 for d in range(3):
                     u[d] = place[1, d] - place[0, d]
@@ -147,7 +157,7 @@ def _sum_splines(x, batch, size, law, beads, first, intervals, grid, polynomials
                 for d in range(3):
                     e, f = (d + 1) % 3, (d + 2) % 3
                     n1[d], n2[d] = u[e] * v[f] - u[f] * v[e], v[e] * w[f] - v[f] * w[e]
-                top = bottom = uv = wv = 0.0
+                top = bottom = 0.0
                 for d in range(3):
                     ru += u[d] * u[d]
                     rv += v[d] * v[d]
@@ -160,10 +170,11 @@ def _sum_splines(x, batch, size, law, beads, first, intervals, grid, polynomials
                     bottom += n1[d] * n2[d]
                 length = np.sqrt(rv)
                 q = np.arctan2(length * top, bottom)
+                b1, b2 = s1, s2
                 s1, s2 = max(s1, floor * ru * rv), max(s2, floor * rw * rv)
             s = (q - grid[t, 0]) * grid[t, 1]
             k = int(np.floor(s))
-            if kind == 3:
+            if kind > 2:
                 s -= k
                 k %= intervals[t]
             else:
@@ -173,8 +184,14 @@ def _sum_splines(x, batch, size, law, beads, first, intervals, grid, polynomials
             row = first[t] + k
             c0, c1, c2, c3 = polynomials[row, 0], polynomials[row, 1], polynomials[row, 2], polynomials[row, 3]
             slope = c1 + inside * (2.0 * c2 + inside * 3.0 * c3)
-            total += c0 + inside * (c1 + inside * (c2 + inside * c3)) + slope * (s - inside)
+            energy_here = c0 + inside * (c1 + inside * (c2 + inside * c3)) + slope * (s - inside)
             slope *= grid[t, 1]
+            f1 = f2 = 1.0
+            if kind == 4:
+                bent1, bent2 = b1 / (ru * rv), b2 / (rw * rv)  # squared sines
+                f1, f2 = bent1 / (bent1 + straight), bent2 / (bent2 + straight)
+                slope *= f1 * f2
+            total += f1 * f2 * energy_here
             i, j = start + beads[t, 0], start + beads[t, 1]
             if kind == 0:
                 for d in range(3):
@@ -198,4 +215,17 @@ def _sum_splines(x, batch, size, law, beads, first, intervals, grid, polynomials
                     forces[p, d] += b
                     forces[j, d] += -a + inner
                     forces[o, d] += -b - inner
+                if kind == 4:  # the fading depends on the cosines at beads 1 and 2, -u.v/|u||v| and -v.w/|v||w|
+                    lu, lv, lw = np.sqrt(ru), length, np.sqrt(rw)
+                    cos1, cos2 = -uv / (lu * lv), -wv / (lw * lv)
+                    e1 = -2.0 * cos1 * energy_here * f2 * straight / (bent1 + straight) ** 2
+                    e2 = -2.0 * cos2 * energy_here * f1 * straight / (bent2 + straight) ** 2
+                    for d in range(3):
+                        du = e1 * (-v[d] / (lu * lv) - cos1 * u[d] / ru)
+                        dw = e2 * (-v[d] / (lw * lv) - cos2 * w[d] / rw)
+                        dv = e1 * (-u[d] / (lu * lv) - cos1 * v[d] / rv) + e2 * (-w[d] / (lw * lv) - cos2 * v[d] / rv)
+                        forces[i, d] += du
+                        forces[j, d] += dv - du
+                        forces[o, d] += dw - dv
+                        forces[p, d] -= dw
         energy[batch[start]] += total

@@ -17,6 +17,7 @@ from mlmd.system import System
 
 Values = tuple[Tensor, Tensor, Tensor]
 KINDS = ("distances", "angles", "dihedrals")
+STRAIGHT = 0.04  # squared sine of an angle at which a torsion has faded to a half
 
 
 class Law(nn.Module):
@@ -314,6 +315,64 @@ class SplineDihedrals(_Spline):
         coefficients: Tensor | Sequence[Sequence[float]] | None = None,
     ):
         super().__init__(rows, UniformKnots(-math.pi, math.pi, intervals, periodic=True), groups, coefficients)
+
+
+@configurable
+class SplineTorsions(Law):
+    r"""Dihedral splines that fade out where one of the two angles is straight and the dihedral has no meaning:
+
+    .. math:: u=\sum_k\frac{s_1}{s_1+w}\frac{s_2}{s_2+w}\sum_nc_nB_n(\phi_k),\qquad s=\sin^2\theta,\ w=0.04
+
+    Half of it is left at 11.5 degrees from straight. The force of a bare dihedral grows as 1/sin(theta) there: with beads of several atoms,
+    whose angles reach 180 degrees, it heats a simulation with any useful time step. (Bulacu et al., J. Chem. Theory Comput. 9, 3282 (2013)
+    fade by sin^3 for the same reason, at all angles.)
+
+    Args:
+        rows: (K,) rows of the coordinates' dihedrals; angles: (K, 2) rows of the angles that each of them is made of.
+        intervals, groups, coefficients: as in :class:`SplineDihedrals`.
+
+    Raises:
+        ValueError: if shapes do not fit.
+    """
+
+    rows: Tensor
+    angles: Tensor
+
+    def __init__(
+        self,
+        rows: Tensor | Sequence[int],
+        angles: Tensor | Sequence[Sequence[int]],
+        intervals: int,
+        groups: Tensor | Sequence[int] | None = None,
+        coefficients: Tensor | Sequence[Sequence[float]] | None = None,
+    ):
+        super().__init__()
+        self.turn = SplineDihedrals(rows, intervals, groups, coefficients)
+        at = torch.as_tensor(angles).long()
+        if at.shape != (len(self.turn.rows), 2):
+            raise ValueError(
+                f"angles has shape {tuple(at.shape)}: give the rows of two angles for each of {len(self.turn.rows)} dihedrals"
+            )
+        self.register_buffer("angles", at)
+
+    def forward(self, distances: Tensor, angles: Tensor, dihedrals: Tensor) -> Tensor:
+        f = self._fading(angles[self.angles])
+        return (f.prod(1) * self.turn.u(dihedrals.index_select(0, self.turn.rows))).sum(0)
+
+    def add_slopes(self, values: Values, slopes: Values) -> Tensor:
+        theta = values[1][self.angles]
+        f = self._fading(theta)
+        u, slope = self.turn.u_and_slope(values[2].index_select(0, self.turn.rows))
+        slopes[2].index_add_(0, self.turn.rows, f.prod(1) * slope)
+        steep = STRAIGHT * (2 * theta).sin() / (theta.sin().square() + STRAIGHT).square()
+        for k in range(2):
+            slopes[1].index_add_(0, self.angles[:, k], u * f[:, 1 - k] * steep[:, k])
+        return (f.prod(1) * u).sum(0)
+
+    @staticmethod
+    def _fading(theta: Tensor) -> Tensor:
+        s = theta.sin().square()
+        return s / (s + STRAIGHT)
 
 
 @configurable

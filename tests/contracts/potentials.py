@@ -29,6 +29,7 @@ from mlmd.potentials.bonded import (
     SplineBonds,
     SplineCosines,
     SplineDihedrals,
+    SplineTorsions,
 )
 from mlmd.potentials.compose import Ensemble, Frozen, Shifted
 from mlmd.potentials.coulomb import Coulomb, CoulombDSF
@@ -213,6 +214,13 @@ POTENTIALS = [
     Row("SplineAngles", lambda: _bonded(_wavy(SplineAngles([0, 2], 8), 0.05)), molecule=True, alike=False),
     Row("SplineCosines", lambda: _bonded(_wavy(SplineCosines([0, 2], -1.0, 0.4, 8), 0.05)), molecule=True, alike=False),
     Row("SplineDihedrals", lambda: _bonded(_wavy(SplineDihedrals([0, 1], 7))), molecule=True, mirror=False, alike=False),
+    Row(
+        "SplineTorsions",
+        lambda: _bonded(_wavy(SplineTorsions([0, 1], [[0, 1], [1, 2]], 7))),
+        molecule=True,
+        mirror=False,
+        alike=False,
+    ),
     Row("InvariantNet", _invariant, molecule=True, mirror=False, alike=False),
     Row("bonded + pairs + network", _everything, molecule=True, mirror=False, alike=False),
 ]

@@ -9,7 +9,7 @@ from mlmd import jit
 from mlmd.forces import Evaluation, energy_forces
 from mlmd.potentials.accelerated import accelerated
 from mlmd.potentials.accelerated_splines import AcceleratedSplines
-from mlmd.potentials.bonded import Bonded, HarmonicBonds, SplineAngles, SplineBonds, SplineCosines, SplineDihedrals
+from mlmd.potentials.bonded import Bonded, HarmonicBonds, SplineAngles, SplineBonds, SplineCosines, SplineDihedrals, SplineTorsions
 from mlmd.potentials.internal import InternalCoordinates
 from mlmd.system import System
 
@@ -26,7 +26,8 @@ COORDINATES = InternalCoordinates(
 def random(law):
     """The law with random coefficients."""
     g = torch.Generator().manual_seed(1)
-    law.coefficients.data = torch.randn(law.coefficients.shape, generator=g, dtype=F64)
+    held = law.turn if isinstance(law, SplineTorsions) else law
+    held.coefficients.data = torch.randn(held.coefficients.shape, generator=g, dtype=F64)
     return law
 
 
@@ -35,6 +36,7 @@ LAWS = {
     "angles": [random(SplineAngles([0, 2], 9, groups=[0, 1]))],
     "cosines": [random(SplineCosines([0, 1, 2], -0.9, 0.1, 7, groups=[0, 1, 0]))],
     "dihedrals": [random(SplineDihedrals([0, 1], 6, groups=[0, 0]))],
+    "torsions": [random(SplineTorsions([1, 0], [[1, 2], [1, 0]], 6, groups=[0, 1]))],
 }
 LAWS["all"] = [law for laws in LAWS.values() for law in laws]
 
