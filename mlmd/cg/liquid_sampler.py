@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -91,7 +91,7 @@ class LiquidSampler:
         kT: eV. dt: time step in fs. friction: 1/fs.
         molecules: what holds the beads together and which pairs are left out, of g(r) too; default: single beads.
         steps: time steps of a sample. every: steps between its snapshots. equilibration: steps before each sample.
-        seed: of velocities and noise.
+        seed: of velocities and noise. skin: extra range of the neighbour list in A.
 
     Raises:
         ValueError: a box narrower than twice the range of the target or the cutoff, or to which the target does not belong; a target
@@ -112,6 +112,7 @@ class LiquidSampler:
         every: int = 25,
         equilibration: int = 500,
         seed: int = 0,
+        skin: float = 1.0,
     ):
         if basis.cutoff > target.edges[-1] + 1e-9:
             target.basis(basis.cutoff)  # says what is wrong
@@ -126,7 +127,7 @@ class LiquidSampler:
                 f"basis is for the types {basis.types}, the target for {target.types}: make it with target.basis(cutoff)"
             )
         self.target, self.basis, self.kT = target, basis, float(kT)
-        self.steps, self.every, self.equilibration = int(steps), int(every), int(equilibration)
+        self.steps, self.every, self.equilibration, self.skin = int(steps), int(every), int(equilibration), float(skin)
         self.integrator = Langevin(dt, kT, friction)
         self.generator = torch.Generator().manual_seed(seed)
         start = system.to(torch.float32)
@@ -136,8 +137,9 @@ class LiquidSampler:
         self.volume = float(torch.linalg.det(system.cell[0].double()).abs())
         self._counter = PairCounter(target, basis, molecules)
 
-    def sample(self, values: Tensor, steps: int | None = None) -> Sample:
-        """Equilibrate with the potential of these values (R, I), then measure for ``steps`` (default: those of the sampler).
+    def sample(self, values: Tensor, steps: int | None = None, watch: Callable[[System], None] | None = None) -> Sample:
+        """Equilibrate with the potential of these values (R, I), then measure for ``steps`` (default: those of the sampler);
+        ``watch`` is shown every snapshot that is measured.
 
         Raises:
             Unstable: if the potential drives the box apart; the sampler stays at the last configuration before.
@@ -151,6 +153,8 @@ class LiquidSampler:
         measured, warmth, bonded = [], 0.0, list[float]()
         for now in self._run(state, potential, steps, self.every):
             measured.append(self._counter(now.system))
+            if watch is not None:
+                watch(now.system)
             bonded.append(0.0 if self.molecules is None else self.molecules.virial(now.system))
             warmth += float(half_step_kT(now)[0]) / self.kT
             self.state = now
@@ -166,7 +170,7 @@ class LiquidSampler:
         return Accelerated(law) if self.molecules is None else self.molecules.potential(law)
 
     def _run(self, state: State, potential: Potential, steps: int, every: int) -> Iterator[State]:
-        return simulate(state, potential, self.integrator, steps, every=every, generator=self.generator)
+        return simulate(state, potential, self.integrator, steps, every=every, generator=self.generator, skin=self.skin)
 
 
 class PairCounter:

@@ -1,0 +1,235 @@
+"""Bonds, angles and dihedrals of a liquid's molecules as splines: their densities, Boltzmann inversion of these, and its iteration.
+
+Terms that join the same types of beads, read from either end, share one spline and are counted together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mlmd.cg.priors import molecule_coordinates, one_per_bond, single_molecules
+from mlmd.frames import Frames
+from mlmd.observables.blocks import block_labels
+from mlmd.observables.histogram import Density1D, density
+from mlmd.observables.terms import Terms
+from mlmd.potentials.bonded import Bonded, Law, SplineBonds, SplineCosines, SplineTorsions
+from mlmd.potentials.internal import InternalCoordinates
+from mlmd.potentials.spline import UniformKnots
+from mlmd.system import System
+
+Array = NDArray[np.float64]
+Coefficients = tuple[Tensor, ...]
+BINS = 48  # of a density
+KNOTS = {"bonds": 20, "cosines": 20, "dihedrals": 12}  # intervals of a spline
+MARGIN = 0.1  # of the sampled range, added to its ends
+BEND = 1e-5  # weight of second differences of coefficients beside all bins: only where nothing was sampled they decide
+LEAST = 1e-4  # share of the largest bin below which a bin is not compared
+
+
+@dataclass(frozen=True, eq=False)
+class AlikeTerms:
+    """Terms of one kind ("bonds", "cosines", "dihedrals") between the same types of beads.
+
+    rows (K,): of the coordinates' distances, angles or dihedrals. angles (K, 2): rows of the angles that dihedrals are made of.
+    """
+
+    kind: str
+    types: tuple[int, ...]
+    rows: Tensor
+    angles: Tensor
+
+    @property
+    def name(self) -> str:
+        """The kind and the types along the term, for instance "bonds 0-1"."""
+        return f"{self.kind} {'-'.join(map(str, self.types))}"
+
+
+def alike_terms(n: int, bonds: Iterable[tuple[int, int]], types: Iterable[int]) -> tuple[InternalCoordinates, list[AlikeTerms]]:
+    """All bonds, angles and dihedrals (one per bond) of a molecule of ``n`` beads with the given types, put together by types."""
+    coordinates, terms = molecule_coordinates(n, list(bonds))
+    kinds, row = list(types), {tuple(p): k for k, p in enumerate(coordinates.pairs.tolist())}
+    found: dict[tuple[str, tuple[int, ...]], list[int]] = {}
+    turns = one_per_bond(terms) if len(terms.bonds) else []
+    listed = [("bonds", beads, row[tuple(beads)]) for beads in terms.bonds.tolist()]
+    listed += [("cosines", beads, k) for k, beads in enumerate(terms.angles.tolist())]
+    listed += [("dihedrals", terms.dihedrals[k].tolist(), k) for k in turns]
+    for kind, beads, at in listed:
+        along = tuple(kinds[b] for b in beads)
+        found.setdefault((kind, min(along, along[::-1])), []).append(at)
+    made = [AlikeTerms(*key, torch.tensor(rows), _angles_of(key[0], rows, terms)) for key, rows in found.items()]
+    return coordinates, made
+
+
+def _angles_of(kind: str, rows: list[int], terms: Terms) -> Tensor:
+    if kind != "dihedrals":
+        return torch.zeros(0, 2, dtype=torch.long)
+    at = {(min(i, k), j, max(i, k)): row for row, (i, j, k) in enumerate(terms.angles.tolist())}
+    quads = terms.dihedrals[rows].tolist()
+    return torch.tensor([[at[min(i, k), j, max(i, k)], at[min(j, l), k, max(j, l)]] for i, j, k, l in quads])
+
+
+@dataclass(frozen=True, eq=False)
+class BondedTarget:
+    r"""Densities of the bonded terms of a reference, and splines of the terms that are to reproduce them.
+
+    terms: G sets of alike terms of the molecules of ``coordinates.size`` beads. reference: one density each, of the distance in A,
+    of the cosine, or of the signed angle. achiral: whether every dihedral counts with its mirror image too. Coefficients of the
+    splines are a tuple of G tensors, in eV.
+    """
+
+    coordinates: InternalCoordinates
+    terms: tuple[AlikeTerms, ...]
+    reference: tuple[Density1D, ...]
+    achiral: bool = False
+
+    @staticmethod
+    def of(frames: Frames, *, achiral: bool = False) -> BondedTarget:
+        """Measured on reference frames of beads in whole, equal molecules; bead types as the frames have them.
+
+        Args:
+            achiral: whether a molecule and its mirror image are the same, so that what differs between them is noise.
+
+        Raises:
+            ValueError: molecules of unequal length or of one bead.
+        """
+        n, bonds, x = single_molecules(frames)
+        if n < 2:
+            raise ValueError("the molecules have one bead (n_beads=1): there is nothing bonded")
+        assert frames.types is not None
+        coordinates, terms = alike_terms(n, bonds, frames.types[:n].tolist())
+        coordinates = coordinates.double()
+        values = coordinates(x.reshape(-1, 3).double())
+        samples = [_pooled(t, values, len(frames), achiral) for t in terms]
+        made = [_density(s, _range(t.kind, s)) for t, s in zip(terms, samples)]
+        return BondedTarget(coordinates, tuple(terms), tuple(made), achiral)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the terms."""
+        return [t.name for t in self.terms]
+
+    def measured(self, positions: Tensor, n_blocks: int = 10) -> list[Density1D]:
+        """Densities on the bins of the reference of frames (F, N, 3) of whole molecules, block errors over the frames."""
+        values = self.coordinates(positions.reshape(-1, 3).double())
+        pooled = [_pooled(t, values, len(positions), self.achiral) for t in self.terms]
+        return [_density(s, _ends(d), n_blocks) for s, d in zip(pooled, self.reference)]
+
+    def inversion(self, kT: float) -> Coefficients:
+        r""":math:`u(q)=-kT\ln[p(q)/J(q)]` with J = r^2 for bonds and 1 for cosines and dihedrals, as splines."""
+        out = []
+        for k, d in enumerate(self.reference):
+            seen = d.density > 0
+            measure = d.centers**2 if self.terms[k].kind == "bonds" else np.ones_like(d.centers)
+            u = -kT * np.log(np.where(seen, d.density / measure, 1.0))
+            out.append(self._spline(k, u, np.where(seen, d.density, 0.0)))
+        return tuple(out)
+
+    def corrected(self, coefficients: Coefficients, found: list[Density1D], kT: float, damping: float = 1.0) -> Coefficients:
+        r"""One Boltzmann iteration, :math:`u_{k+1}(q)=u_k(q)+\alpha\,kT\ln[p_k(q)/p_{ref}(q)]`.
+
+        A least-squares spline through the bins, which count by the lesser of the two densities; where either is empty the
+        correction goes on as a straight line.
+
+        Source:
+            Reith, Puetz and Mueller-Plathe, J. Comput. Chem. 24, 1624 (2003).
+        """
+        out = []
+        for k, (d, p) in enumerate(zip(self.reference, found)):
+            seen = np.minimum(d.density, p.density) > LEAST * d.density.max()
+            change = np.log(np.where(seen, p.density, 1.0) / np.where(seen, d.density, 1.0))
+            step = self._spline(k, damping * kT * change, np.where(seen, np.minimum(d.density, p.density), 0.0))
+            out.append(coefficients[k] + step)
+        return tuple(out)
+
+    def bonded(self, coefficients: Coefficients) -> Bonded:
+        """The energy of the terms with these coefficients.
+
+        Raises:
+            ValueError: another number of them than the splines have.
+        """
+        laws = [self._law(k, c) for k, c in enumerate(coefficients)]
+        return Bonded(self.coordinates, laws).to(torch.float32)
+
+    def overlaps(self, found: list[Density1D]) -> Array:
+        """(G,) overlap of each density with the reference, 1 if they are equal."""
+        return np.array([float((np.minimum(a.density, b.density) * a.widths).sum()) for a, b in zip(self.reference, found)])
+
+    @cached_property
+    def _knots(self) -> list[UniformKnots]:
+        made = []
+        for t, d in zip(self.terms, self.reference):
+            turns = t.kind == "dihedrals"
+            low, high = (-np.pi, np.pi) if turns else _ends(d)
+            made.append(UniformKnots(low, high, KNOTS[t.kind], periodic=turns))
+        return made
+
+    def _spline(self, k: int, values: Array, weights: Array) -> Tensor:
+        """(size,) coefficients of the spline nearest to values (B,) at the centres of the bins, less its least value."""
+        knots = self._knots[k]
+        design = knots.design_matrix(torch.from_numpy(self.reference[k].centers))[0].numpy()
+        w = weights / weights.sum()
+        bend = np.diff(np.eye(knots.size), 2, axis=0)
+        matrix = (design.T * w) @ design + BEND * bend.T @ bend
+        c = np.linalg.solve(matrix + 1e-12 * np.eye(knots.size), design.T @ (w * (values - values[w > 0].min())))
+        return torch.from_numpy(c)
+
+    def _law(self, k: int, c: Tensor) -> Law:
+        rows, groups, knots = self.terms[k].rows, [0] * len(self.terms[k].rows), self._knots[k]
+        if tuple(c.shape) != (knots.size,):
+            raise ValueError(f"coefficients of {self.terms[k].name} have shape {tuple(c.shape)}, expected ({knots.size},)")
+        if self.terms[k].kind == "dihedrals":
+            return SplineTorsions(rows, self.terms[k].angles, knots.intervals, groups, c[None])
+        law: Callable[..., Law] = SplineBonds if self.terms[k].kind == "bonds" else SplineCosines
+        return law(rows, knots.start, knots.stop, knots.intervals, groups, c[None])
+
+
+class BondedCounter:
+    """Keeps the positions of snapshots, for the densities of the bonded terms of one sample."""
+
+    def __init__(self, target: BondedTarget):
+        self.target, self._seen = target, list[Tensor]()
+
+    def __call__(self, system: System) -> None:
+        """Add one snapshot."""
+        self._seen.append(system.positions)
+
+    def densities(self) -> list[Density1D]:
+        """Of all snapshots so far, which are then forgotten."""
+        seen, self._seen = torch.stack(self._seen), []
+        return self.target.measured(seen)
+
+
+def _pooled(terms: AlikeTerms, values: tuple[Tensor, Tensor, Tensor], frames: int, achiral: bool) -> Array:
+    """(F, M K) values of the terms in all molecules of every frame; dihedrals with their negatives if ``achiral``."""
+    r, theta, phi = values
+    q = {"bonds": r, "cosines": theta, "dihedrals": phi}[terms.kind][terms.rows]
+    q = q.cos() if terms.kind == "cosines" else q
+    q = torch.cat([q, -q]) if achiral and terms.kind == "dihedrals" else q
+    return q.reshape(len(q), frames, -1).permute(1, 0, 2).reshape(frames, -1).numpy()
+
+
+def _density(samples: Array, limits: tuple[float, float], n_blocks: int = 10) -> Density1D:
+    """Of (F, K) samples, errors from blocks of frames."""
+    labels = block_labels((len(samples),), n_blocks)
+    return density(samples, bins=BINS, limits=limits, labels=np.broadcast_to(labels[:, None], samples.shape))
+
+
+def _range(kind: str, samples: Array) -> tuple[float, float]:
+    if kind == "dihedrals":
+        return -np.pi, np.pi
+    low, high = float(samples.min()), float(samples.max())
+    wide = MARGIN * (high - low)
+    if kind == "cosines":
+        return max(-1.0, low - wide), min(1.0, high + wide)
+    return max(1e-3, low - wide), high + wide
+
+
+def _ends(d: Density1D) -> tuple[float, float]:
+    return float(d.edges[0]), float(d.edges[-1])
