@@ -24,7 +24,7 @@ from mlmd.cg.pair_force_matching import match_pair_forces
 from mlmd.cg.pair_relative_entropy import PairRelativeEntropy
 from mlmd.cg.refine_molecules import MoleculeIteration, refine_molecules
 from mlmd.cg.stages import Log
-from mlmd.cg.structure_loop import Correction, Iteration, noise_floor, refine_pairs
+from mlmd.cg.structure_loop import Correction, Iteration, PressureGoal, noise_floor, refine_pairs
 from mlmd.errors import BrokenCheckpoint, Diverging
 from mlmd.frames import Frames
 from mlmd.md import rest
@@ -85,8 +85,8 @@ class PotentialFit:
                 "'relative-entropy' or 'ibi'"
             )
         self.settings, self.beads, self.sampler, self.structure, self.kT = settings, beads, sampler, structure, kT
-        bonded = structure.bonded
-        self._start = guess, () if bonded is None else bonded.inversion(kT)
+        self.bonded = structure.bonded if settings.bonded == "splines" else None  # what is corrected besides pairs
+        self._start = guess, () if self.bonded is None else self.bonded.inversion(kT)
         self._best: Fitted | None = None
         self.network: LiquidNetwork | None = None
         if settings.potential != "splines":
@@ -181,12 +181,13 @@ class PotentialFit:
 
     def _loop(self, method: Correction, left: int) -> Iterator[Iteration | MoleculeIteration]:
         s, (values, coefficients) = self.settings, self._start
-        if self.structure.bonded is None:
-            tolerance = max(2 * s.tolerance, 2.01 * noise_floor(self.sampler))  # refused below, since the run could not tell
-            return refine_pairs(method, self.sampler, values, tolerance=tolerance, iterations=left)
-        return refine_molecules(
-            method, self.sampler, self.structure.bonded, values, coefficients, tolerance=s.tolerance, damping=s.damping, iterations=left
-        )  # fmt: skip
+        if self.bonded is not None:
+            return refine_molecules(
+                method, self.sampler, self.bonded, values, coefficients, tolerance=s.tolerance, damping=s.damping, iterations=left
+            )
+        tolerance = max(2 * s.tolerance, 2.01 * noise_floor(self.sampler))  # what a sample of this length can tell
+        goal = None if s.pressure is None else PressureGoal(s.pressure * units.bar, PRESSED)
+        return refine_pairs(method, self.sampler, values, tolerance=tolerance, iterations=left, pressure=goal)
 
     def _pressed(self, log: Iteration | MoleculeIteration) -> bool:
         wanted = self.settings.pressure
@@ -240,10 +241,9 @@ class PotentialFit:
         return int(tree["done"]) - 1
 
     def _set_bonded(self, coefficients: Coefficients) -> None:
-        if self.structure.bonded is None:
-            return
-        assert self.sampler.molecules is not None
-        self.sampler.molecules = replace(self.sampler.molecules, bonded=self.structure.bonded.bonded(coefficients))
+        if self.bonded is not None:
+            assert self.sampler.molecules is not None
+            self.sampler.molecules = replace(self.sampler.molecules, bonded=self.bonded.bonded(coefficients))
 
 
 def _pairs(log: Iteration | MoleculeIteration) -> Iteration:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from mlmd.cg.settings import MapSettings, at_least, one_of, positive
 
 POTENTIALS = ("splines", "schnet", "painn")
+BONDED = ("harmonic", "splines")
 METHODS = ("relative-entropy", "ibi", "imc", "force-matching", "none")
 
 
@@ -17,6 +18,7 @@ class LiquidSettings(MapSettings):
     | field | meaning |
     |---|---|
     | potential | between molecules: "splines" of each pair of bead types, or a network, "schnet" or "painn", with splines that mend it |
+    | bonded | terms within molecules: "harmonic" (bonds and angles, Fourier series of dihedrals, by Boltzmann inversion) or "splines", corrected together with the pairs |
     | method | what the splines are fitted by: "relative-entropy", "ibi" (iterative Boltzmann inversion), "imc" (inverse Monte Carlo), "force-matching" (of single beads), or "none": the first guess |
     | cutoff | of the splines, A; at most half the width of the box |
     | network_cutoff, width, depth, train_steps | of the network: range of a message in A, features, interactions, steps of force matching |
@@ -24,7 +26,7 @@ class LiquidSettings(MapSettings):
     | bin_width | of g(r) and between knots, A |
     | hops | beads up to so many bonds apart do not feel the splines |
     | iterations | at most so many |
-    | tolerance | of mean abs(g - g_ref), largest over the pairs of types, and of twice the missing overlap of bonded densities; for single beads twice that of max abs(g - g_ref) |
+    | tolerance | of mean abs(g - g_ref), largest over the pairs of types, and of twice the missing overlap of bonded densities; with harmonic terms, or none, max abs(g - g_ref) may be twice that instead |
     | sample_ps | length of the run of one iteration |
     | damping | factor on every correction |
     | pressure | bar, wanted of method "ibi"; None: whatever comes out |
@@ -36,6 +38,7 @@ class LiquidSettings(MapSettings):
 
     n_beads: int = 2
     potential: str = "splines"
+    bonded: str = "harmonic"
     method: str = "relative-entropy"
     cutoff: float = 10.0
     network_cutoff: float = 7.0
@@ -60,6 +63,7 @@ class LiquidSettings(MapSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         one_of(self, "potential", POTENTIALS)
+        one_of(self, "bonded", BONDED)
         one_of(self, "method", METHODS)
         at_least(self, 1, "width", "depth", "hops", "iterations", "repeats")
         at_least(self, 0, "friction", "friction_rounds", "train_steps")

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from mlmd.cg.liquid_molecules import LiquidMolecules
 from mlmd.cg.liquid_sampler import BLOCKS, LiquidSampler
 from mlmd.cg.liquid_settings import LiquidSettings
 from mlmd.cg.mapping import Mapping
-from mlmd.cg.priors import PriorTerm, fit_priors
+from mlmd.cg.pair_splines import PairSplines
 from mlmd.cg.relative_entropy import suggested_time_step
 from mlmd.cg.settings import device_of
 from mlmd.cg.stages import Ledger, Log, digest_of_frames, key_of, plain
@@ -34,17 +35,19 @@ from mlmd.cg.symmetry import with_equivalent_types
 from mlmd.cg.target_rdf import TargetRDF
 from mlmd.frames import Frames
 from mlmd.md import Langevin, enlarged, produce, read_production, simulate
+from mlmd.observables.rdf import RDF
 from mlmd.potentials.compose import Potential
 
 MIN_FRAMES = 50
 LONGEST_STEP = 4.0  # fs
+STIFFEST = 200  # frames that the time step is chosen on: splines are stiff in places
 SNAPSHOTS = 200  # of one sample
 SAMPLING = {"friction": 1 / units.ps, "equilibration": 2 * units.ps}
 SETTLING = {"friction": 5 / units.ps, "time": 4 * units.ps}
 FRICTION = 0.1  # 1/ps, where that of the reference is not known
 MADE_BY = {
     **{"mapping": "learn_mapping", "beads": "learn_mapping"},
-    **{"structure": "fit", "bonded_fits": "fit", "target": "fit", "sampler": "fit", "guess": "fit"},
+    **{"structure": "fit", "reference_rdfs": "fit", "target": "fit", "sampler": "fit", "guess": "fit"},
     **{"fitted": "refine", "potential": "refine"},
     **{"run": "simulate", "large": "simulate", "comparison": "compare", "friction_fit": "compare"},
 }
@@ -106,14 +109,19 @@ class LiquidStudy:
         return self._ledger["structure"]
 
     @property
-    def bonded_fits(self) -> list[PriorTerm]:
-        """Harmonic and Fourier fits of the bonded terms of one molecule, for a look; empty for single beads."""
-        return self._ledger["bonded_fits"]
+    def reference_rdfs(self) -> dict[str, RDF]:
+        """g(r) of the reference by name, with block errors; for molecules of several beads that of their centres too."""
+        return self._ledger["reference_rdfs"]
 
     @property
     def target(self) -> TargetRDF:
-        """g(r) of the reference for every pair of bead types."""
+        """g(r) of the reference for every pair of bead types, to be reproduced."""
         return self._ledger["target"]
+
+    @property
+    def basis(self) -> PairSplines:
+        """The splines of the pair potentials."""
+        return self._ledger["sampler"].basis
 
     @property
     def guess(self) -> Tensor:
@@ -178,20 +186,17 @@ class LiquidStudy:
         """Bonded terms by Boltzmann inversion, the g(r) of every pair of bead types, and a first guess of what acts between them."""
         with self._ledger.timed("fit"):
             s, beads = self.settings, self.beads
-            bonded = BondedTarget.of(beads) if self.mapping.n_beads > 1 else None
-            molecules = None
-            if bonded is not None:
-                bonds = tuple(self.mapping.bonds)
-                molecules = LiquidMolecules(bonded.bonded(bonded.inversion(self.kT)), bonds, self.mapping.n_beads, s.hops)
+            single = self.mapping.n_beads == 1
+            bonded = None if single else BondedTarget.of(beads)
+            molecules = None if bonded is None else self._molecules(bonded)
             assert beads.cell is not None
             reach = min(s.range, 0.5 * float(widths(beads.cell.double()).min()))
             bins = int(reach / s.bin_width + 1e-6)
             structure = Structure.of(beads, molecules, bonded, bins * s.bin_width, bins)
             self._ledger["structure"] = structure
-            self._ledger["bonded_fits"] = [] if bonded is None else fit_priors(beads, kT=self.kT).report
             yield self._ledger.note("fit", terms=0 if bonded is None else len(bonded.terms))
-            rdfs = structure.rdfs(beads)
-            self._ledger["target"] = target_of(structure, rdfs)
+            self._ledger["reference_rdfs"] = structure.rdfs(beads)
+            self._ledger["target"] = target_of(structure, self.reference_rdfs)
             self._ledger["sampler"] = self._sampler()
             self._ledger["guess"] = first_guess(self._ledger["sampler"])
             yield self._ledger.note("fit", pairs=len(structure.types), range=structure.r_max)
@@ -236,7 +241,6 @@ class LiquidStudy:
         """Lay the runs over the reference: ``comparison``; and fit a friction if one is wanted: ``friction_fit``."""
         with self._ledger.timed("compare"):
             ours = self.structure.rdfs(self.run_frames)
-            theirs = self.structure.rdfs(self.beads)
             motion, notes = motion_of(self.beads, self.run_frames)
             large, box = {}, None
             if self.large_frames is not None:
@@ -244,7 +248,7 @@ class LiquidStudy:
                 large = {name: (g, wide[name]) for name, g in ours.items()}
                 box = summary_of(self.large_frames, self.potential, self.kT)
             self._ledger["comparison"] = LiquidComparison(
-                {name: (g, ours[name]) for name, g in theirs.items()},
+                {name: (g, ours[name]) for name, g in self.reference_rdfs.items()},
                 self.structure.overlays(self.beads, self.run_frames),
                 summary_of(self.run_frames, self.potential, self.kT),
                 motion,
@@ -277,7 +281,7 @@ class LiquidStudy:
 
     # -- inner workings ---------------------------------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def time_step(self) -> float:
         """fs; as asked for, or from the stiffest mode of a molecule, at most ``LONGEST_STEP``."""
         molecules = self.structure.molecules
@@ -286,7 +290,7 @@ class LiquidStudy:
         if molecules is None:
             return LONGEST_STEP
         one = self.beads.atoms(list(range(molecules.size)))
-        return min(LONGEST_STEP, suggested_time_step(molecules.bonded, replace(one, cell=None, forces=None)))
+        return min(LONGEST_STEP, suggested_time_step(molecules.bonded, replace(one, cell=None, forces=None), samples=STIFFEST))
 
     @property
     def friction(self) -> float:
@@ -294,6 +298,11 @@ class LiquidStudy:
         known = [r.get("friction_per_ps") for r in self.frames.provenance.get("runs", []) if isinstance(r, dict)]
         same = float(known[0]) if known and known[0] else FRICTION
         return (self.settings.friction or same) / units.ps
+
+    def _molecules(self, bonded: BondedTarget) -> LiquidMolecules:
+        s = self.settings
+        fitted = LiquidMolecules.of(self.beads, kT=self.kT, hops=s.hops)
+        return fitted if s.bonded == "harmonic" else replace(fitted, bonded=bonded.bonded(bonded.inversion(self.kT)))
 
     def _sampler(self) -> LiquidSampler:
         s, dt = self.settings, self.time_step
@@ -359,7 +368,19 @@ class LiquidStudy:
         order = {
             "mapping": ("n_beads", "mapping", "groups", "hydrogens", "rho", "weighting", "force_map", "seed"),
             "refine": (
-                *("potential", "method", "cutoff", "network_cutoff", "width", "depth", "train_steps", "range", "bin_width", "hops"),
+                *(
+                    "potential",
+                    "method",
+                    "cutoff",
+                    "network_cutoff",
+                    "width",
+                    "depth",
+                    "train_steps",
+                    "range",
+                    "bin_width",
+                    "hops",
+                    "bonded",
+                ),
                 *("iterations", "tolerance", "sample_ps", "damping", "pressure", "time_step", "temperature", "device"),
             ),
             "simulate": ("simulate_ps", "save_ps", "repeats", "large_ps", "friction"),
@@ -418,7 +439,7 @@ def check_whole(beads: Frames) -> None:
         )
 
 
-def target_of(structure: Structure, rdfs: dict[str, Any]) -> TargetRDF:
+def target_of(structure: Structure, rdfs: dict[str, RDF]) -> TargetRDF:
     """The g(r) of every pair of types as a target."""
     rows = [rdfs[name] for name in structure.names]
     return TargetRDF(rows[0].r, torch.stack([torch.from_numpy(row.g) for row in rows]).numpy(), structure.types)

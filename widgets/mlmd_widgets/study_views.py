@@ -23,6 +23,8 @@ from mlmd.cg import autoencoder
 from mlmd.cg import mapping as maps
 from mlmd.cg.finding_maps import autoencoder_options
 from mlmd.cg.force_map import rigid_groups
+from mlmd.cg.liquid_settings import LiquidSettings
+from mlmd.cg.liquid_study import LiquidStudy, is_liquid
 from mlmd.cg.mapping import Mapping
 from mlmd.cg.replicas import HOTTEST
 from mlmd.cg.study import Settings, Study
@@ -37,8 +39,32 @@ SHOWN_FRAMES = 80
 SCANNED_FRAMES = 4000  # maps of other sizes are compared on so many frames
 SIZES = (3, 4, 5, 6, 8, 10, 12)
 REPORTED = ("mlmd", "torch", "numpy", "scipy", "mdtraj", "vesin", "plotly", "matplotlib")
+SUITABLE = {"ethane": 2, "tetracosane": 12, "water-spce": 1}  # beads per molecule of liquids that ship
 OWN_NUMBER = ("residue", "alpha_carbon", "molecule", "identity")  # maps that need not be told the number of beads
 RHO_SCAN = (0.0, 1e-5, 1e-4, 1e-3)  # A^2/(kcal/mol/A)^2
+
+
+def study_of(
+    frames: Frames, shared: dict[str, Any], own: dict[str, Any], folder: str, fast: bool, dataset: str = ""
+) -> Study | LiquidStudy:
+    """The study that goes with the data: of a liquid for a periodic box of molecules, else of a single molecule.
+
+    Args:
+        shared, own: settings of both kinds, and of the one kind; None of n_beads or potential takes the default, or what suits the data set.
+        folder: of its files. fast: every stage short. dataset: name of data that ship.
+
+    Raises:
+        ValueError: settings or data that the study refuses.
+    """
+    liquid = is_liquid(frames)
+    values = {k: v for k, v in (shared | own).items() if v is not None or k == "pressure"}
+    if dataset in SUITABLE and "n_beads" not in values:
+        values["n_beads"] = SUITABLE[dataset]
+    if liquid:
+        chosen = LiquidSettings(**values)
+        return LiquidStudy(frames, chosen.fast() if fast else chosen, folder)
+    settings = Settings(**values)
+    return Study(frames, settings.fast() if fast else settings, folder)
 
 
 def parse_groups(text: str | None) -> tuple[tuple[int, ...], ...]:

@@ -3,6 +3,7 @@
 from mlmd_widgets.figures.distributions import convergence, overlays, populations, prior_fits, rdfs
 from mlmd_widgets.figures.kinetics import acceleration, displacements, relaxations, velocity_correlation
 from mlmd_widgets.figures.landscapes import axis_name, draw_triple, fes_interactive, fes_triple
+from mlmd_widgets.figures.liquids import densities, iterations, pair_potentials, two_boxes
 from mlmd_widgets.figures.mapping import annealing_curves, assignment_annealing, compression, force_tradeoff
 from mlmd_widgets.figures.simulation import beside_law, courses
 from mlmd_widgets.figures.training import curve, force_training, refinement
@@ -17,17 +18,21 @@ __all__ = [
     "convergence",
     "courses",
     "curve",
+    "densities",
     "displacements",
     "draw_triple",
     "fes_interactive",
     "fes_triple",
     "force_tradeoff",
     "force_training",
+    "iterations",
     "overlays",
+    "pair_potentials",
     "populations",
     "prior_fits",
     "rdfs",
     "refinement",
     "relaxations",
+    "two_boxes",
     "velocity_correlation",
 ]
