@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mlmd.backmap.dense import Filters, Interaction, Radial, Update, gathered, gathered_along, mlp, others
+from mlmd.backmap.dense import Filters, Geometry, Interaction, Radial, Update, gathered, gathered_along, mlp, others
 from mlmd.backmap.molecule import Molecule
 
 
@@ -132,7 +132,7 @@ class PseudoInteraction(nn.Module):
         self.filters = nn.ModuleList(Filters(size, c * features) for c in (1, 1, 3, 5))
         self.update = Update(features)
 
-    def forward(self, geometry, state: BeadState) -> BeadState:  # type: ignore[no-untyped-def]
+    def forward(self, geometry: Geometry, state: BeadState) -> BeadState:
         s, t, v, w = state
         F = self.features
         phi = self.message(s).split([F, F, 3 * F, 5 * F], -1)
@@ -149,7 +149,7 @@ class PseudoInteraction(nn.Module):
         ds, dv = self.update(s, v)
         return BeadState(s + ds, t, v + dv, w)
 
-    def _sum(self, geometry, filters: nn.Module, phi: Tensor, vectors: Tensor) -> tuple[Tensor, ...]:  # type: ignore[no-untyped-def]
+    def _sum(self, geometry: Geometry, filters: nn.Module, phi: Tensor, vectors: Tensor) -> tuple[Tensor, ...]:
         """Sums over j of phi vector_j, one (S, B, 3, F) per group of F channels of phi."""
         S, B, _, F = vectors.shape
         groups = phi.shape[-1] // F

@@ -110,6 +110,6 @@ def test_a_molecule_across_the_boundary_is_backmapped_whole():
     wrapped = type(beads)(**{**beads.__dict__, "positions": beads.positions % float(beads.cell[0, 0, 0])})
     x = backmapper.sample(wrapped, 1)[0]
     assert x.shape == (3, liquid.n_atoms, 3)
-    first, second = torch.tensor([b for b in liquid.bonds]).T
+    first, second = torch.tensor(list(liquid.bonds)).T
     assert float((x[:, first] - x[:, second]).norm(dim=-1).max()) < 4.0
     assert dihedrals(x[:, :4], torch.tensor([[0, 1, 2, 3]])).isfinite().all()
