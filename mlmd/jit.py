@@ -7,6 +7,8 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
+from mlmd.lanes import compile_lanes
+
 
 @functools.cache
 def available() -> bool:
@@ -24,6 +26,7 @@ def jit(function: Callable[..., Any]) -> Callable[..., Any]:
     def compiled() -> Callable[..., Any]:
         from numba import njit
 
+        compile_lanes()
         options: dict[str, Any] = dict(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
         try:
             return njit(cache=True, **options)(function)

@@ -17,7 +17,7 @@ every_file = pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative
 
 # Section 2 of the design: a module imports from a lower layer or from its own folder.
 LAYERS = [
-    ["units", "errors", "segment", "jit"],
+    ["units", "errors", "segment", "jit", "lanes"],
     ["system", "cell", "frames", "neighbors"],
     ["forces", "store", "io"],
     ["potentials", "observables", "datasets", "batching"],

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mlmd.jit import jit
+from mlmd.lanes import LANES
 from mlmd.neighbors.pairs import Pairs
 
 Integers = NDArray[np.int32]
@@ -44,6 +45,17 @@ class Rows:
     def receiver(self) -> Integers:
         """(H,) receiver of every pair."""
         return np.repeat(np.arange(len(self.start) - 1, dtype=np.int32), np.diff(self.start))
+
+    @cached_property
+    def blocks(self) -> tuple[Numbers, Numbers]:
+        """The rows cut into blocks of ``LANES`` senders: receiver (B,) and sender (B LANES,); ends are filled up with the number E.
+
+        So all pairs of a block have one receiver and a compiled loop over blocks has no branches.
+        """
+        many = int(_count_blocks(self.start, LANES))
+        receiver, sender = np.empty(many, np.uint32), np.empty(many * LANES, np.uint32)
+        _fill_blocks(self.start, self.sender, len(self.parent), LANES, receiver, sender)
+        return receiver, sender
 
     def where(self, keep: NDArray[np.bool_]) -> Rows:
         """The pairs marked in ``keep`` (H,)."""
@@ -102,6 +114,28 @@ def rows_of(pairs: Pairs) -> Rows:
         parent = np.concatenate([parent, j[away][first].astype(np.uint32)])
         image = np.concatenate([image, shift[away][first].astype(np.int32)])
     return Rows(start, sender, parent, image)
+
+
+@jit
+def _count_blocks(start, lanes):
+    """How many blocks the rows fill."""
+    many = 0
+    for i in range(len(start) - 1):
+        many += (start[i + 1] - start[i] + lanes - 1) // lanes
+    return many
+
+
+@jit
+def _fill_blocks(start, sender, nowhere, lanes, receiver, senders):
+    """Receivers of the blocks, and their senders, with ``nowhere`` in place of those that are missing."""
+    m = 0
+    for i in range(len(start) - 1):
+        for p in range(start[i], start[i + 1], lanes):
+            held = min(lanes, start[i + 1] - p)
+            receiver[m] = i
+            senders[m * lanes : m * lanes + held] = sender[p : p + held]
+            senders[m * lanes + held : (m + 1) * lanes] = nowhere
+            m += 1
 
 
 @jit

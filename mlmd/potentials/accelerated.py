@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mlmd import jit
 from mlmd.neighbors.pairs import Pairs
+from mlmd.potentials.accelerated_blocks import _sum_blocks
 from mlmd.potentials.accelerated_bonded import NUMPY, AcceleratedBonded, can_be_accelerated, numbers_of, unchanged
 from mlmd.potentials.accelerated_splines import AcceleratedSplines, all_splines
 from mlmd.potentials.compose import Potential, need_pairs
@@ -22,6 +23,9 @@ from mlmd.store import configurable
 from mlmd.system import System
 
 FINEST = 12  # 2^12 intervals per doubling of r^2
+FULL = (
+    1.6  # blocks are summed while they are at most this many times the pairs; short rows, as in small molecules, leave lanes empty
+)
 REACHED = 10.0  # eV; errors are not measured at distances where the energy of one pair is above this
 
 
@@ -154,11 +158,13 @@ class Accelerated(Potential):
             self._prepared = self._prepare(system.types, x.dtype)
         ready, rows = self._prepared, pairs.rows
         energy, forces = np.zeros(system.n_systems), np.empty((len(x), 3), NUMPY[x.dtype])
-        _sum_pairs(
-            x.contiguous().numpy(), system.batch.numpy(), system.cell.detach().contiguous().numpy(), rows.shifted,
-            rows.start, rows.sender, rows.parent, rows.image,
-            ready.kind, ready.first, ready.table.rows, ready.table.lowest, ready.table.bits, self.cutoff**2, energy, forces,
-        )  # fmt: skip
+        box = x.contiguous().numpy(), system.batch.numpy(), system.cell.detach().contiguous().numpy()
+        law = ready.kind, ready.first, ready.table.rows, ready.table.lowest, ready.table.bits, self.cutoff**2
+        receiver, sender = rows.blocks
+        if len(sender) < FULL * len(rows) and len(ready.table.rows) < 2**24:
+            _sum_blocks(*box, len(rows.start) - 1, receiver, sender, rows.parent, rows.image, *law, energy, forces)
+        else:
+            _sum_pairs(*box, rows.shifted, rows.start, rows.sender, rows.parent, rows.image, *law, energy, forces)
         return torch.from_numpy(energy.astype(forces.dtype)), torch.from_numpy(forces)
 
     def _prepare(self, types: Tensor, dtype: torch.dtype) -> _Prepared:
@@ -175,11 +181,13 @@ class Accelerated(Potential):
                 f"law={type(self.law).__name__}: the forces of its table are off by {table.error:.2g}, the law jumps below its "
                 f"cutoff {self.cutoff:g} A: smooth it, or use it without acceleration"
             )
-        first = np.zeros((n, n), np.int32)
-        for row, (i, j) in enumerate(upper):
-            first[i, j] = first[j, i] = row * (len(table.rows) // len(upper))
+        row = np.zeros((n, n), np.int64)
+        for k, (i, j) in enumerate(upper):
+            row[i, j] = row[j, i] = k
+        square = table.rows.reshape(len(upper), -1, 4)[row].astype(NUMPY[dtype])  # (T, T, K, 4), so that rows are numbered simply
+        first = np.arange(n * n, dtype=np.int32).reshape(n, n) * square.shape[2]
         modules = list(self.law.modules())
-        table = HermiteTable(table.rows.astype(NUMPY[dtype]), table.lowest, table.bits, table.error)
+        table = HermiteTable(np.ascontiguousarray(square.reshape(-1, 4)), table.lowest, table.bits, table.error)
         return _Prepared(
             table, types, kind.to(torch.int32).numpy(), first, modules, [v.detach().clone() for v in numbers_of(modules)]
         )

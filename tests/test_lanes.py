@@ -1,0 +1,34 @@
+"""Rows as columns: the vector instructions do what the functions say in numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mlmd import jit
+from mlmd.lanes import LANES, add_to_row, subtract_from_rows, take_rows
+
+pytestmark = pytest.mark.skipif(not jit.available(), reason="numba is not installed")
+
+
+@jit.jit
+def _all_three(source, which, first, target, columns):
+    take_rows(source, which, first, columns)
+    subtract_from_rows(target, which, first, columns)
+    add_to_row(target, which[first], columns)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_compiled_rows_and_columns_are_those_of_numpy(dtype: type) -> None:
+    """With rows that occur twice, and integers, whose sums no order changes."""
+    rng = np.random.default_rng(0)
+    source, target = (rng.integers(-50, 50, (40, 4)).astype(dtype) for _ in range(2))
+    which, first = rng.integers(0, 40, 3 * LANES).astype(np.uint32), 5
+    expected, columns, found = target.copy(), np.full((5, LANES), 7, dtype), np.full((5, LANES), 7, dtype)
+    take_rows(source, which, first, columns)
+    subtract_from_rows(expected, which, first, columns)
+    add_to_row(expected, int(which[first]), columns)
+    _all_three(source, which, first, target, found)
+    assert np.array_equal(found, columns)
+    assert np.array_equal(target, expected)
+    assert len(np.unique(which[first : first + LANES])) < LANES
