@@ -1,0 +1,244 @@
+"""Liquid ethane as two beads per molecule: a message-passing potential by force matching, alone and mended by pair splines, judged as in ethane.py.
+
+    python benchmarks/ethane_networks.py [--seeds 0 1 2]
+
+Trained on all frames that ``mlmd data generate ethane --frames 5000`` leaves in the cache. Finished parts are kept in --folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import ethane
+import numpy as np
+import torch
+from ethane import CUTOFF, DT, FRICTION, SAVE, SETTLE, kept, molecules, reference, target
+from record import markdown, record
+
+from mlmd import datasets, store
+from mlmd.cg import mapping
+from mlmd.cg.force_matching import predicted_forces, split
+from mlmd.cg.liquid_networks import LiquidNetwork, MoleculesInField, liquid_network, train_network
+from mlmd.cg.liquid_sampler import LiquidSampler
+from mlmd.cg.pair_force_matching import match_pair_forces
+from mlmd.cg.pair_relative_entropy import PairRelativeEntropy
+from mlmd.cg.pair_splines import PairSplines
+from mlmd.cg.rigid_motion_forces import with_molecular_forces
+from mlmd.cg.structure_loop import refine_pairs
+from mlmd.cg.symmetry import with_equivalent_types
+from mlmd.forces import Potential, energy_forces
+from mlmd.frames import Frames
+from mlmd.md import Langevin, half_step_kT, simulate
+from mlmd.neighbors import neighbors
+from mlmd.system import System
+
+NETWORK = {"cutoff": 7.0, "features": 32, "interactions": 2}
+TRAINING = {"batch": 4, "learning_rate": 3e-3}
+
+
+@cache
+def training_frames() -> Frames:
+    """Beads of all generated frames, with forces whose net force and torque per molecule are those of the atoms."""
+    atoms = datasets.generated("ethane")
+    groups = with_equivalent_types(mapping.sequence(atoms, 2), atoms)
+    return with_molecular_forces(groups.apply(atoms), atoms, groups)
+
+
+@cache
+def plain_frames() -> Frames:
+    """The same with the forces of the constant map."""
+    atoms = datasets.generated("ethane")
+    return with_equivalent_types(mapping.sequence(atoms, 2), atoms).apply(atoms)
+
+
+def trained(seed: int, steps: int, at: Path) -> tuple[LiquidNetwork, dict[str, Any]]:
+    """The network of one seed, from its file or anew; an interrupted training goes on."""
+    model, began = liquid_network(training_frames(), molecules(), **NETWORK, seed=seed), time.process_time()  # type: ignore[arg-type]
+
+    def train() -> dict[str, Any]:
+        course = []
+        for log in train_network(
+            model, training_frames(), steps=steps, seed=seed, every=max(1, steps // 5), checkpoint=str(at), **TRAINING
+        ):
+            course.append(log["held-out"])
+            print(f"seed {seed}", log, f"{time.process_time() - began:.0f} s CPU", flush=True)
+        store.save(at.with_suffix(".npz"), model.network)
+        return {"course": course, "cpu": time.process_time() - began, "parameters": model.network.n_parameters}
+
+    log = kept(at.with_suffix(".json"), train)
+    model.network.load_state_dict(store.load(at.with_suffix(".npz")).state_dict())
+    return model, log
+
+
+def refined(field: MoleculesInField, seed: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Pair splines under the network by relative entropy, from zero until g(r) is right."""
+    frames, basis = reference(), target().basis(CUTOFF)
+    kT, start = float(frames.kT or 0), time.process_time()
+    sampler = LiquidSampler(
+        frames.system(len(frames) - 1), target(), basis, kT=kT, dt=DT, friction=FRICTION["sampling"], molecules=field,
+        steps=args.steps, every=ethane.EVERY, equilibration=ethane.EQUILIBRATION, seed=seed,
+    )  # fmt: skip
+    course, best = list[float](), None
+    zero = torch.zeros(basis.shape, dtype=torch.float64)
+    for log in refine_pairs(PairRelativeEntropy(kT, step=0.8), sampler, zero, tolerance=args.tolerance, iterations=args.iterations):
+        best = log if best is None or log.deviation < best.deviation else best
+        course.append(log.deviation)
+        print("refined", seed, log.line(), f"{time.process_time() - start:.0f} s CPU", flush=True)
+    assert best is not None
+    return {
+        "values": best.values.tolist(), "course": course, "iterations": len(course), "converged": best.converged, "cpu": time.process_time() - start,
+    }  # fmt: skip
+
+
+def produced(potential: Potential, repeats: int, steps: int, seed: int, aim: str) -> dict[str, Any]:
+    """A run as in ethane.py: positions (T, N, 3), potential energy and virial (T,) in eV."""
+    kT, state = float(reference().kT or 0), ethane.start_of(repeats, seed)
+    rows, generator, spent = list[dict[str, Any]](), torch.Generator().manual_seed(seed + 1), time.process_time()
+    (settled,) = simulate(state, potential, Langevin(DT, kT, FRICTION["settling"]), SETTLE, every=SETTLE, generator=generator)
+    for now in simulate(settled, potential, Langevin(DT, kT, FRICTION[aim]), steps, every=SAVE, generator=generator):
+        rows.append(
+            {
+                "x": now.system.positions.clone().numpy(),
+                "energy": float(now.energy.sum()),
+                "kT": float(half_step_kT(now)[0]),
+                "virial": virial(potential, now.system) if aim == "structure" and repeats == 1 else 0.0,
+            }
+        )
+    columns = {k: np.array([row[k] for row in rows]) for k in rows[0]}
+    return columns | {"cpu": np.array(time.process_time() - spent)}
+
+
+def virial(potential: Potential, system: System) -> float:
+    """V tr(stress) in eV."""
+    with torch.no_grad():
+        stress = energy_forces(potential, system, neighbors(system, potential.cutoff), stress=True).stress
+    assert stress is not None
+    return float(torch.linalg.det(system.cell[0].double()) * stress[0].double().trace())
+
+
+def square(potential: Potential, frames: Frames) -> float:
+    """Mean square force error per component on the held-out frames, (eV/A)^2."""
+    part = frames[split(len(frames))[1]]
+    assert part.forces is not None
+    return float((part.forces.float() - predicted_forces(potential, part)).square().mean())
+
+
+def law_of_forces(frames: Frames) -> tuple[dict[str, Any], Potential]:
+    """Classical force matching: splines of all pairs, bonded ones too, to 10 A (block least squares)."""
+    start = time.process_time()
+    *_, last = match_pair_forces(frames[split(len(frames))[0]], PairSplines(1.3, CUTOFF, 58))
+    return {"CPU s": time.process_time() - start, "explained": last.explained}, last.law
+
+
+def table_of_errors(networks: dict[int, LiquidNetwork]) -> list[dict[str, Any]]:
+    """Mean square errors of the forces, with those of the constant map and with those of molecules as a whole."""
+    plain, good = plain_frames(), training_frames()
+    prior = networks[min(networks)].prior
+    rows: list[tuple[str, list[Potential | None]]] = [
+        ("no potential", [None]),
+        ("bond and repulsion", [prior]),
+        ("splines, fitted to the plain forces", [law_of_forces(plain)[1]]),
+        ("splines, fitted to the molecular forces", [law_of_forces(good)[1]]),
+        *((f"network, seed {seed}", [model.deployed()]) for seed, model in networks.items()),
+    ]
+    return [{"potential": name, **errors(p, plain, good)} for name, (p,) in rows]
+
+
+def errors(potential: Potential | None, plain: Frames, good: Frames) -> dict[str, float]:
+    """Mean square per component on the held-out frames: of either kind of forces, and of the parts of the latter."""
+    index = split(len(good))[1]
+    a, b = plain[index], good[index]
+    assert a.forces is not None and b.forces is not None
+    found = torch.zeros_like(b.forces) if potential is None else predicted_forces(potential, b)
+    left = b.forces - found
+    first, second, x = left[:, 0::2], left[:, 1::2], b.positions
+    along = torch.nn.functional.normalize(x[:, 1::2] - x[:, 0::2], dim=-1)
+    inner = (second - first) / 2
+    stretch = (inner * along).sum(-1)
+    return {
+        "plain": float((a.forces - found).square().mean()),
+        "molecular": float(left.square().mean()),
+        "of it, molecule": float((first + second).square().mean()) / 4,
+        "along the bond": float(stretch.square().mean()) / 3,
+        "across it": float((inner.square().sum(-1) - stretch.square()).mean()) / 3,
+    }
+
+
+def deployed_runs(name: str, potential: Potential, seed: int, args: argparse.Namespace) -> dict[str, Any]:
+    """The judged runs of one potential, one row of the table."""
+    at = str(args.folder / f"{name.replace(' + ', '-').replace(' ', '-')}-{seed}")
+    small = kept(Path(at + "-small.npz"), lambda: produced(potential, 1, args.produce, 10 * seed + 5, "structure"))
+    large = kept(Path(at + "-large.npz"), lambda: produced(potential, 2, args.large, 10 * seed + 7, "structure"))
+    slow = kept(Path(at + "-slow.npz"), lambda: produced(potential, 1, args.kinetics, 10 * seed + 6, "kinetics"))
+    return ethane.judged(small, large, slow) | {
+        "ms CPU per step": per_step(small, args.produce),
+        "x8: ms CPU per step": per_step(large, args.large),
+    }
+
+
+def per_step(run: dict[str, Any], steps: int) -> float:
+    """CPU time of a step in ms, with what is measured on the way."""
+    return 1e3 * float(run["cpu"]) / (steps + SETTLE)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--training", type=int, default=3000, help="steps of gradient descent")
+    parser.add_argument("--steps", type=int, default=5000, help="of one sample of the refinement")
+    parser.add_argument("--iterations", type=int, default=8)
+    parser.add_argument("--tolerance", type=float, default=0.04, help="of max |dg| in one sample")
+    parser.add_argument("--produce", type=int, default=8000, help="steps of the run that is judged")
+    parser.add_argument("--kinetics", type=int, default=6000, help="steps of the run whose motion is judged")
+    parser.add_argument("--large", type=int, default=2000, help="steps in the box eight times as large")
+    parser.add_argument("--folder", type=Path, default=Path("runs/ethane-networks"))
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    args.folder.mkdir(parents=True, exist_ok=True)
+    rows, networks = [], dict[int, LiquidNetwork]()
+    for seed in args.seeds:
+        model, log = trained(seed, args.training, args.folder / f"network-{seed}")
+        networks[seed] = model
+        rows.append(
+            {
+                "method": "network",
+                "seed": seed,
+                "CPU s of the fit": log["cpu"],
+                "iterations": "",
+                **deployed_runs("network", model.deployed(), seed, args),
+            }
+        )
+        print(markdown([{"": k, "value": v} for k, v in rows[-1].items()]), flush=True)
+        fit = kept(args.folder / f"refined-{seed}.json", lambda m=model, s=seed: refined(m.with_pairs(), s, args))
+        whole = model.with_pairs().potential(target().basis(CUTOFF).law(torch.tensor(fit["values"])))
+        count = f"{fit['iterations']}" + ("" if fit["converged"] else " (not converged)")
+        rows.append(
+            {
+                "method": "network + splines",
+                "seed": seed,
+                "CPU s of the fit": fit["cpu"],
+                "iterations": count,
+                **deployed_runs("network + splines", whole, seed, args),
+            }
+        )
+        print(markdown([{"": k, "value": v} for k, v in rows[-1].items()]), flush=True)
+    command = "python benchmarks/ethane_networks.py " + " ".join(sys.argv[1:])
+    record("ethane-networks", ethane.transposed(rows), command, notes(args, networks))
+
+
+def notes(args: argparse.Namespace, networks: dict[int, LiquidNetwork]) -> str:
+    """What was done, in words, and the errors of the forces."""
+    return f"""\
+Force errors, mean square per component on the last fifth of the frames, (eV/A)^2:
+
+{markdown(table_of_errors(networks))}
+"""
+
+
+if __name__ == "__main__":
+    main()
