@@ -25,6 +25,7 @@ from mlmd.observables.rdf import RDF, rdf
 
 BLOCKS = 5  # of every trajectory, for standard errors
 KINDS = {"bonds": ("bond", "length"), "cosines": ("angle", "angle"), "dihedrals": ("dihedral", "angle")}
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
 EVALUATED = 100  # frames that pressure and energy are taken from
 
 
@@ -80,7 +81,7 @@ class LiquidComparison:
 @dataclass(frozen=True, eq=False)
 class Structure:
     """What is counted in a liquid: g(r) of all pairs of ``types`` up to ``r_max`` A in ``bins`` bins, without those that molecules leave
-    out, and the densities of bonds, angles and dihedrals. called: name of every type of bead."""
+    out, and the densities of bonds, angles and dihedrals. called: letter of every type of bead."""
 
     types: tuple[tuple[int, int], ...]
     called: dict[int, str]
@@ -93,16 +94,18 @@ class Structure:
     def of(beads: Frames, molecules: LiquidMolecules | None, bonded: BondedTarget | None, r_max: float, bins: int) -> Structure:
         """All pairs of the bead types of the frames that have a pair to count."""
         assert beads.types is not None
-        n = 1 if molecules is None else molecules.size
-        kinds, names = beads.types[:n].tolist(), [a.name for a in list(beads.topology.atoms)[:n]]
-        called = {t: _listed([name for name, k in zip(names, kinds) if k == t]) for t in sorted(set(kinds))}
+        called = {int(t): LETTERS[k % len(LETTERS)] for k, t in enumerate(beads.types.unique())}
         types = tuple((a, b) for a in called for b in called if a <= b)
         return Structure(types, called, r_max, bins, molecules, bonded)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Of the pairs of types."""
-        return tuple(f"{self.called[a]} with {self.called[b]}" if a != b else self.called[a] for a, b in self.types)
+        return tuple(f"{self.called[a]}–{self.called[b]}" for a, b in self.types)
+
+    def along(self, types: Sequence[int]) -> str:
+        """Name of a bonded term by its types: "a–b–b"."""
+        return "–".join(self.called[t] for t in types)
 
     def rdfs(self, frames: Frames) -> dict[str, RDF]:
         """g(r) by name with errors from blocks of time, and for molecules of several beads that of their centres of mass."""
@@ -124,13 +127,9 @@ class Structure:
             column = list(KINDS).index(term.kind)
             a, b = (q[column][term.rows].reshape(len(term.rows), len(f), -1) for q, f in zip(both, (reference, simulated)))
             limits = (-np.pi, np.pi) if kind == "dihedral" else shared_limits(a.numpy(), b.numpy())
-            name = f"{kind} {' - '.join(self.called[t] for t in term.types)}"
+            name = f"{kind} {self.along(term.types)}"
             out.append(Overlay(name, kind, quantity, _density(a, limits), _density(b, limits)))
         return tuple(out)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return "/".join(names) if len(names) < 4 else f"{names[0]} ... {names[-1]}"
 
 
 def _density(values: Tensor, limits: tuple[float, float]) -> Density1D:

@@ -120,7 +120,7 @@ class PotentialFit:
         except Diverging as error:
             if self._best is None:
                 raise
-            yield {"trouble": f"{error.args[0]} (here: a smaller damping, or a longer sample_ps)"}
+            yield {"trouble": f"{error.args[0]} (here: a smaller damping, or a longer iteration_ps)"}
         part.unlink(missing_ok=True)
 
     def potential(self) -> Potential:

@@ -27,7 +27,7 @@ class LiquidSettings(MapSettings):
     | hops | beads up to so many bonds apart do not feel the splines |
     | iterations | at most so many |
     | tolerance | of mean abs(g - g_ref), largest over the pairs of types, and of twice the missing overlap of bonded densities; with harmonic terms, or none, max abs(g - g_ref) may be twice that instead |
-    | sample_ps | length of the run of one iteration |
+    | iteration_ps | length of the run of one iteration |
     | damping | factor on every correction |
     | pressure | bar, wanted of method "ibi"; None: whatever comes out |
     | simulate_ps, save_ps | production run in the box of the reference: length, time between frames |
@@ -50,10 +50,10 @@ class LiquidSettings(MapSettings):
     hops: int = 3
     iterations: int = 12
     tolerance: float = 0.02
-    sample_ps: float = 20.0
+    iteration_ps: float = 20.0
     damping: float = 0.8
     pressure: float | None = None
-    simulate_ps: float = 40.0
+    simulate_ps: float = 36.0
     save_ps: float = 0.1
     repeats: int = 2
     large_ps: float = 10.0
@@ -67,7 +67,7 @@ class LiquidSettings(MapSettings):
         one_of(self, "method", METHODS)
         at_least(self, 1, "width", "depth", "hops", "iterations", "repeats")
         at_least(self, 0, "friction", "friction_rounds", "train_steps")
-        positive(self, "cutoff", "network_cutoff", "range", "bin_width", "tolerance", "sample_ps", "damping", "simulate_ps")
+        positive(self, "cutoff", "network_cutoff", "range", "bin_width", "tolerance", "iteration_ps", "damping", "simulate_ps")
         positive(self, "save_ps", "large_ps")
         if self.range < self.cutoff:
             raise ValueError(
@@ -85,7 +85,7 @@ class LiquidSettings(MapSettings):
         return replace(
             self,
             iterations=min(self.iterations, 2),
-            sample_ps=min(self.sample_ps, 2.0),
+            iteration_ps=min(self.iteration_ps, 2.0),
             simulate_ps=min(self.simulate_ps, 6.0),
             save_ps=min(self.save_ps, 0.05),
             large_ps=min(self.large_ps, 0.8),

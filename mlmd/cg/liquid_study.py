@@ -306,8 +306,8 @@ class LiquidStudy:
 
     def _sampler(self) -> LiquidSampler:
         s, dt = self.settings, self.time_step
-        every = max(1, round(s.sample_ps * units.ps / dt / SNAPSHOTS))
-        steps = max(round(s.sample_ps * units.ps / dt / every), 2 * BLOCKS) * every
+        every = max(1, round(s.iteration_ps * units.ps / dt / SNAPSHOTS))
+        steps = max(round(s.iteration_ps * units.ps / dt / every), 2 * BLOCKS) * every
         target = self.target
         return LiquidSampler(
             self._start(), target, target.basis(s.cutoff), kT=self.kT, dt=dt, friction=SAMPLING["friction"], molecules=self.structure.molecules,
@@ -381,7 +381,7 @@ class LiquidStudy:
                     "hops",
                     "bonded",
                 ),
-                *("iterations", "tolerance", "sample_ps", "damping", "pressure", "time_step", "temperature", "device"),
+                *("iterations", "tolerance", "iteration_ps", "damping", "pressure", "time_step", "temperature", "device"),
             ),
             "simulate": ("simulate_ps", "save_ps", "repeats", "large_ps", "friction"),
         }

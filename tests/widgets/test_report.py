@@ -14,6 +14,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from mlmd import cli
 from mlmd import io as io_of_mlmd
+from mlmd.cg.liquid_settings import LiquidSettings
 from mlmd.cg.study import Settings
 
 
@@ -52,10 +53,12 @@ def test_whole_numbers_are_fine_where_numbers_are_asked_for():
     report.check_values(report.parameters_of(report.find_notebook()), {"rho": 0, "top": None, "fast": True})
 
 
-def test_the_report_offers_settings_of_a_study_with_the_defaults_of_a_study():
-    own = {"groups"}  # text on the command line, tuples in Python
+@pytest.mark.parametrize("kind", [Settings, LiquidSettings])
+def test_the_report_offers_settings_of_a_study_with_the_defaults_of_a_study(kind):
+    own = {"groups", "n_beads", "potential", "simulate_ps", "train_steps"}  # text in one, or default of the other kind of study
     known = report.parameters_of(report.find_notebook())
-    shared = {f.name: f.default for f in fields(Settings) if f.name in known}
+    here = {n for n, p in known.items() if kind is LiquidSettings or not p.help.startswith("liquids:")}
+    shared = {f.name: f.default for f in fields(kind) if f.name in here}
     assert len(shared) >= 8
     assert {n: known[n].default for n in shared if n not in own} == {n: v for n, v in shared.items() if n not in own}
 

@@ -7,9 +7,8 @@ import torch
 from matplotlib.figure import Figure
 
 from mlmd import units
-from mlmd.analysis.kinetics import Ratio
 from mlmd.cg.liquid_bonded import BondedTarget
-from mlmd.cg.liquid_comparison import Measured, apart, peak_of
+from mlmd.cg.liquid_comparison import LETTERS, Measured, apart, peak_of
 from mlmd.cg.liquid_study import LiquidStudy
 from mlmd.frames import Frames
 from mlmd.observables import Density1D
@@ -60,13 +59,13 @@ def box_facts(study: LiquidStudy) -> str:
 
 def type_note(study: LiquidStudy) -> str:
     """Which beads are alike, and so share a potential."""
-    types = study.mapping.types.tolist()
+    types, letters = study.mapping.types.tolist(), LETTERS
     kinds = [[name for name, t in zip(study.mapping.names, types) if t == k] for k in sorted(set(types))]
-    told = "; ".join(", ".join(k) for k in kinds)
+    told = "; ".join(f"{letters[k % len(letters)]}: {', '.join(names)}" for k, names in enumerate(kinds))
     word = "type" if len(kinds) == 1 else "types"
     return blocks.note(
         f"One map for all {study.mapping.n_molecules} molecules, found on molecules that were made whole across the boundary. {len(kinds)} {word} of "
-        f"beads: {told}. Beads of one type have the same place in the molecule and share one potential."
+        f"beads, {told}: those of one type have the same place in the molecule and share one potential."
     )
 
 
@@ -82,7 +81,7 @@ def bonded_targets(study: LiquidStudy) -> Figure | None:
         return None
     items = {}
     for term, d in zip(target.terms, target.reference):
-        name = f"{term.kind.removesuffix('s')} {' - '.join(study.structure.called[t] for t in term.types)}"
+        name = f"{term.kind.removesuffix('s')} {study.structure.along(term.types)}"
         items[name] = _shown(term.kind, d)
     return figures.densities(items)
 
@@ -123,7 +122,7 @@ def refinement_notes(study: LiquidStudy) -> str:
     """How the refinement ended, in words."""
     logs, fitted, s = iteration_logs(study), study.fitted, study.settings
     out = "".join(blocks.note(log["trouble"], "warn") for log in study.history.get("refine", []) if "trouble" in log)
-    numbers = f"mean |Δg| {fitted.mean:.3f}, largest {fitted.largest:.3f} in its sample of {s.sample_ps:g} ps"
+    numbers = f"mean |Δg| {fitted.mean:.3f}, largest {fitted.largest:.3f} in its sample of {s.iteration_ps:g} ps"
     method = METHOD_NAMES[s.method]
     if fitted.converged:
         return out + blocks.note(f"Converged after {len(logs)} iteration(s) by {method}: {numbers}.", "good")
@@ -131,7 +130,7 @@ def refinement_notes(study: LiquidStudy) -> str:
         return out + blocks.note(f"{method[0].upper()}{method[1:]}: {numbers}.")
     return out + blocks.note(
         f"Not converged within {len(logs)} iteration(s) by {method}; the best potential is kept: {numbers}, wanted {s.tolerance:g}. More iterations, "
-        "a longer sample_ps or another method may help.",
+        "a longer iteration_ps or another method may help.",
         "warn",
     )
 
@@ -274,7 +273,10 @@ def _length(f: Frames) -> float:
 
 def _mean_of(study: LiquidStudy, stage: str, name: str) -> str:
     values = [log[name] for log in study.history.get(stage, []) if name in log]
-    return f"{np.mean(values):.1f}" if values else "of an earlier session"
+    if not values:
+        return "of an earlier session"
+    error = float(np.std(values)) / max(1, len(values) - 1) ** 0.5
+    return blocks.with_error(float(np.mean(values)), error) if name == "temperature" and error else f"{np.mean(values):.0f}"
 
 
 def _told(m: Measured, unit: float) -> str:
@@ -312,7 +314,7 @@ def motion_table(study: LiquidStudy) -> str:
     if m is not None:
         rows = [
             (
-                theme.pretty(r["quantity"]),
+                _quantity(r["quantity"]),
                 blocks.with_error(r["reference"], r["+-"]),
                 blocks.with_error(r["beads"], r["+- "]),
                 blocks.with_error(r["factor"], r["+-  "]),
@@ -322,6 +324,10 @@ def motion_table(study: LiquidStudy) -> str:
         out += blocks.table(["quantity", "atoms", "beads", "beads / atoms: times as fast"], rows)
     out += "".join(blocks.note(n.replace("+-", "±"), "warn") for n in c.notes)
     return out + friction_note(study)
+
+
+def _quantity(name: str) -> str:
+    return theme.pretty(name).replace("1e-9 m^2/s", "10⁻⁹ m²/s").replace("Rg^2", "Rg²")
 
 
 def friction_note(study: LiquidStudy) -> str:
@@ -369,17 +375,12 @@ def cards(study: LiquidStudy) -> str:
             )
         )
     if c.motion is not None:
-        out.append(Card(_factor(c.motion.diffusion), "×", "diffusion, beads against atoms: they are that much faster"))
-    p = c.small.pressure
-    out.append(Card(f"{p.value / units.bar:,.0f} ± {p.error / units.bar:.0f}", "bar", "pressure of the beads"))
+        d = c.motion.diffusion
+        out.append(Card(f"{d.value:.2f}", f"± {d.error:.2f}", "times as fast as the atoms: diffusion of the beads"))
     if c.box is not None:
         change = max(apart(*pair)["mean"] for pair in c.large.values())
         out.append(Card(f"{change:.3f}", "", f"mean |Δg| in a box of {c.box.n_beads:,} beads", _kind(change < 0.02)))
     return blocks.cards(out)
-
-
-def _factor(r: Ratio) -> str:
-    return blocks.with_error(r.value, r.error)
 
 
 def _kind(good: bool) -> str:

@@ -204,7 +204,8 @@ def to_html(notebook: Any) -> str:
 
 
 def _tidied(notebook: Any) -> Any:
-    """A copy without widget state, warnings and progress, with formulas that need no script; the cell tagged ``summary`` right after the title."""
+    """A copy without widget state, warnings and progress, with formulas that need no script, and sections that
+    have shown nothing; the cell tagged ``summary`` right after the title."""
     import copy
 
     out = copy.deepcopy(notebook)
@@ -215,11 +216,26 @@ def _tidied(notebook: Any) -> Any:
         elif cell.cell_type == "markdown":
             cell.source = with_mathml(cell.source)
     hidden = ("remove-cell", "injected-parameters")
-    out.cells = [c for c in out.cells if not set(hidden) & set(c.metadata.get("tags", []))]
+    out.cells = _without_silent_sections([c for c in out.cells if not set(hidden) & set(c.metadata.get("tags", []))])
     first = [c for c in out.cells if "summary" in c.metadata.get("tags", [])]
     rest = [c for c in out.cells if c not in first]
     out.cells = rest[:1] + first + rest[1:]
     return out
+
+
+def _without_silent_sections(cells: list[Any]) -> list[Any]:
+    """Leaves out sections (from one heading of second rank to the next) whose code has run and shown nothing: they concern other data."""
+    sections: list[list[Any]] = [[]]
+    for cell in cells:
+        if cell.cell_type == "markdown" and cell.source.startswith("## "):
+            sections.append([])
+        sections[-1].append(cell)
+    return [cell for section in sections if not _silent(section) for cell in section]
+
+
+def _silent(section: list[Any]) -> bool:
+    code = [c for c in section if c.cell_type == "code"]
+    return bool(code) and all(c.execution_count is not None and not c.outputs for c in code)
 
 
 def _static(output: Any) -> Any | None:

@@ -356,13 +356,15 @@ def settings_table(study: Study) -> str:
         overruled |= {"hydrogens", "rho"}
     if s.mapping in OWN_NUMBER:
         overruled.add("n_beads")
+    if isinstance(s, LiquidSettings) and s.potential == "splines":
+        overruled |= {"network_cutoff", "width", "depth", "train_steps"}
     return blocks.facts([(k, v) for k, v in asdict(s).items() if k not in overruled], "settings")
 
 
 def lead(study: Study, name: str, seconds: float, short: bool = False) -> str:
     """The sentence under the title."""
     minutes = f"{seconds / 60:.1f} minutes" if seconds > 90 else f"{seconds:.0f} seconds"
-    what = f"{name}: {len(study.frames):,} frames of {study.frames.n_atoms} atoms at {study.kT / units.kelvin:.0f} K"
+    what = f"{name}: {len(study.frames):,} frames of {study.frames.n_atoms} atoms at {study.kT / units.kelvin:.4g} K"
     fast = blocks.note("A fast run: every stage is real but short. Look at the page, not at the numbers.", "warn") if short else ""
     return f'{fast}<p class="mlmd-lead">{html.escape(what)}. Made on {date.today():%d %B %Y} in {minutes}.</p>'
 
@@ -559,7 +561,7 @@ def data_table(frames: Frames, name: str) -> str:
     """What the reference is and where it came from."""
     rows: list[tuple[str, Any]] = [("data", name), ("frames", f"{len(frames):,}"), ("atoms", frames.n_atoms)]
     if frames.kT is not None:
-        rows.append(("temperature", f"{frames.kT / units.kelvin:.0f} K"))
+        rows.append(("temperature", f"{frames.kT / units.kelvin:.4g} K"))
     rows.append(("forces", "yes" if frames.forces is not None else "no"))
     rows.append(("box", "periodic" if frames.periodic else "none"))
     rows += [

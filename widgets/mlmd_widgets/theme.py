@@ -98,7 +98,7 @@ def shared_limits(*values: Sequence[float]) -> tuple[float, float]:
     return float(finite.min()), float(finite.max())
 
 
-GREEK = {"phi": "φ", "psi": "ψ", "alpha": "α", "beta": "β", "theta": "θ", "omega": "ω"}
+GREEK = {"phi": "φ", "psi": "ψ", "alpha": "α", "beta": "β", "theta": "θ", "omega": "ω", "tau": "τ"}
 
 
 def pretty(name: str) -> str:

@@ -79,6 +79,7 @@ def relaxations(curves: Dict[str, Kinetics], most: float = 5.0) -> Figure:
         figure, axes = theme.panels(1, len(names), 3.1, 2.9)
         for ax, quantity in zip(axes, names):
             end = 0.0
+            any_time = any(quantity in k.times for k in curves.values())
             for (name, k), color in zip(curves.items(), COLORS):
                 if quantity not in k.correlations:
                     continue
@@ -93,7 +94,8 @@ def relaxations(curves: Dict[str, Kinetics], most: float = 5.0) -> Figure:
                 if tau is not None:
                     fine = np.linspace(0, min(most * tau.value, t[-1]), 100)[1:]
                     ax.plot(_ps(fine), tau.curve(fine), color=theme.BLACK, linestyle="--", linewidth=0.9)
-                end = max(end, t[-1] if tau is None else min(most * tau.value, t[-1]))
+                if tau is not None or not any_time:
+                    end = max(end, t[-1] if tau is None else min(most * tau.value, t[-1]))
             ax.axhline(0, color=theme.GREY, linewidth=0.8)
             ax.set(
                 xlabel=units.label("time", "t"),

@@ -56,7 +56,7 @@ def iterations(logs: Sequence[Dict[str, Any]], tolerance: float, quantity: str =
         left.plot(steps, noise, ":", color=theme.GREY, label="standard error of g, largest", linewidth=1.3)
         left.axhline(tolerance, color=theme.BLACK, linestyle="--", linewidth=1.0, label=f"wanted of the {quantity}")
         left.set(xlabel="iteration", ylabel="|g − g of the atoms|", title="Structure", yscale="log")
-        left.legend(fontsize=7.5)
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
         p, e = ([log[k] for log in logs] for k in ("pressure", "pressure error"))
         right.errorbar(steps, p, yerr=e, fmt="o-", color=theme.CG, capsize=3, markersize=4)
         right.set(xlabel="iteration", ylabel="pressure / bar", title="Pressure of the beads")
