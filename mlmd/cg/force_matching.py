@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,12 @@ from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
 from mlmd.analysis.blocks import block_average
+from mlmd.cell import periodic_widths
 from mlmd.cg.priors import molecule_coordinates, single_molecules
 from mlmd.forces import Potential, energy_forces
 from mlmd.frames import Frames
 from mlmd.learn import Average, Checkpoint, ClipGradient, cosine, fit, minibatch
-from mlmd.neighbors import neighbors
+from mlmd.neighbors import KeptLists, neighbors
 from mlmd.nn.invariant import InvariantNet
 from mlmd.observables.geometry import rotation_onto
 from mlmd.potentials.bonded import Bonded
@@ -51,15 +52,13 @@ def split(n: int, held_out: float = 0.2) -> tuple[Tensor, Tensor]:
 def batch_of(frames: Frames, index: Tensor) -> System:
     """The given frames as one batch of systems, single precision."""
     assert frames.types is not None and frames.masses is not None
+    x = frames.positions[index].float()
     if frames.cell is None:
-        x = frames.positions[index].float()
         return System.single(x[0], frames.types, frames.masses.float()).at(x)
-    return System.stack(
-        [
-            System.single(frames.positions[i].float(), frames.types, frames.masses.float(), frames.cell[i].float())
-            for i in index.tolist()
-        ]
-    )
+    cell = frames.cell[index].float()
+    batch = replace(System.single(x[0], frames.types, frames.masses.float(), cell[0]).at(x), cell=cell)
+    periodic_widths(batch.cell, batch.pbc)  # refuses a cell without volume
+    return batch
 
 
 def predicted_forces(potential: Potential, frames: Frames) -> Tensor:
@@ -101,7 +100,8 @@ def match_forces(
     potential of the beads can explain: see :func:`force_report`.
 
     Args:
-        model: a potential; for a :class:`Bonded` one the geometry of every frame is computed once and kept.
+        model: a potential; for a :class:`Bonded` one the geometry of every frame is computed once and kept, for one of pairs the
+            neighbour lists are, up to half a gigabyte.
         prior: fixed. frames: beads with forces, of one molecule or of a liquid; molecules whole. batch: frames, so of a liquid few.
         average: decay of the exponential moving average that becomes the final model.
         checkpoint, checkpoint_every: folder from which an interrupted training continues, written every so many steps (default:
@@ -164,9 +164,12 @@ def _force_function(model: nn.Module, frames: Frames) -> Callable[[Tensor], Tens
 
         return from_geometry
 
+    cutoff = float(model.cutoff)  # type: ignore[arg-type]
+    lists = KeptLists(cutoff) if cutoff > 0 else None
+
     def general(index: Tensor) -> Tensor:
         system = batch_of(frames, index)
-        pairs = neighbors(system, model.cutoff) if model.cutoff > 0 else None  # type: ignore[operator, arg-type]
+        pairs = None if lists is None else lists(index, system)
         return energy_forces(model, system, pairs).forces.reshape(-1, n, 3)  # type: ignore[arg-type]
 
     return general
