@@ -123,7 +123,7 @@ def difftre(
         ValueError: more than one system, no target, counts below one, or a run too short for a snapshot.
         Diverging: when the box explodes; the model has the parameters of the last sample that was whole, which ``last_good`` holds.
     """
-    _check(system, targets, pressure, updates, replicas, steps, stride, equilibration, chunk)
+    check_difftre(system, targets, pressure, updates, replicas, steps, stride, equilibration, chunk)
     noise = torch.Generator(system.positions.device).manual_seed(seed)
     boxes = system.replicate(replicas)
     sampler = PersistentReplicas(
@@ -289,7 +289,7 @@ class _Converged:
         loop.stop = loop.stop or (self.ensemble.fresh and total < self.tolerance)
 
 
-def _check(
+def check_difftre(
     system: System,
     targets: Sequence[Target],
     pressure: PressureTarget | None,
@@ -300,6 +300,7 @@ def _check(
     equilibration: int,
     chunk: int,
 ) -> None:
+    """Refuse what no sample can be made of; ``ValueError``."""
     if system.n_systems != 1 or not bool(system.pbc.all()):
         raise ValueError(
             f"system holds {system.n_systems} systems, periodic: {system.periodic}: give one box periodic in all directions"

@@ -48,6 +48,7 @@ from mlmd.potentials.external import (
 from mlmd.potentials.internal import InternalCoordinates
 from mlmd.potentials.pair import WCA, Excluding, LennardJones, Morse, Smooth, SoftSphere, Yukawa
 from mlmd.potentials.spline import CubicSpline1D, CubicSplinePair, TabulatedPair
+from mlmd.potentials.stillinger_weber import StillingerWeberAngles, StillingerWeberPair
 from mlmd.system import System
 
 CHAIN = [(0, 1), (1, 2), (2, 3), (3, 4)]
@@ -177,6 +178,8 @@ POTENTIALS = [
     Row("TabulatedPaiNN", lambda: TabulatedPaiNN(_net(PaiNN))),  # type: ignore[arg-type]
     Row("PaiNN", lambda: _net(PaiNN)),
     Row("PaiNN, other bases", lambda: _net(PaiNN, radial=GaussianBasis(4.0, 9), envelope=PolynomialEnvelope(4.0))),
+    Row("StillingerWeberPair", lambda: StillingerWeberPair(0.2, 1.6, a=2.5)),
+    Row("StillingerWeberAngles", lambda: StillingerWeberAngles([[0.2, -0.1, 0.3], [0.1, 0.2, -0.15]], [1.0, 2.5], 4.0, 1.6)),
     Row("Sum", lambda: _lj() + _spline() + _net(SchNet, radial=BesselBasis(4.0, 6), interactions=1)),
     Row("Scaled", lambda: 0.3 * _lj()),
     Row("Shifted", lambda: Shifted(_net(SchNet, interactions=1), [0.3, -2.0, 1.0])),
