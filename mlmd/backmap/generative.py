@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -121,7 +122,7 @@ class Generative:
         yield from loop
         self.model.eval().requires_grad_(False)
 
-    def fit(self, frames: Frames, mapping: Mapping) -> Generative:
+    def fit(self, frames: Frames, mapping: Mapping) -> Self:
         """:meth:`train`, to the end."""
         for _ in self.train(frames, mapping):
             pass

@@ -53,7 +53,7 @@ class EquivariantLinearBackmapper:
         nearest: beads besides its own that an atom sees. ridge: relative to the mean square of the vectors.
     """
 
-    def __init__(self, nearest: int = 4, ridge: float = 1e-4):
+    def __init__(self, nearest: int = 8, ridge: float = 1e-4):
         self.nearest, self.ridge = nearest, ridge
 
     def fit(self, frames: Frames, mapping: Mapping) -> EquivariantLinearBackmapper:
