@@ -36,20 +36,20 @@ class Recipe:
     | steps, batch, learning_rate | of Adam, with half a cosine to zero |
     """
 
-    features: int = 32
-    bead_features: int = 48
+    features: int = 24
+    bead_features: int = 24
     latent: int = 16
     layers: int = 2
-    bead_layers: int = 3
+    bead_layers: int = 2
     basis: int = 8
     cutoff: float = 8.5
     bead_cutoff: float = 9.5
     resolution: float = 0.1
     graph: float = 2.0
     warm_up: float = 0.3
-    steps: int = 4000
+    steps: int = 3000
     batch: int = 64
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
 
 
 class VAE(nn.Module):
