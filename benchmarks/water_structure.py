@@ -22,14 +22,16 @@ from deployed import run_lammps
 from record import record
 from torch import Tensor
 
-from mlmd import units
+from mlmd import datasets, units
+from mlmd.cg import mapping
 from mlmd.cg.boltzmann_inversion import IterativeBoltzmannInversion, boltzmann_inversion
 from mlmd.cg.hypernetted_chain import hypernetted_chain_inversion
 from mlmd.cg.inverse_monte_carlo import InverseMonteCarlo
 from mlmd.cg.liquid_sampler import LiquidSampler
+from mlmd.cg.pair_force_matching import match_pair_forces
 from mlmd.cg.pair_relative_entropy import PairRelativeEntropy
 from mlmd.cg.pair_splines import PairSplines
-from mlmd.cg.structure_loop import measured, noise_floor, refine_pairs
+from mlmd.cg.structure_loop import PressureGoal, measured, noise_floor, refine_pairs
 from mlmd.cg.taking_turns import TakingTurns
 from mlmd.cg.target_rdf import TargetRDF
 from mlmd.interop.lammps import Run, to_lammps
@@ -41,8 +43,20 @@ EVERY, EQUILIBRATION, CHECK = 20, 400, 10_000  # steps
 PUBLISHED = {"IBI": "ibm", "IMC": "imc", "force matching": "fm"}
 HNC = " from HNC inversion"  # the others begin with the Boltzmann inversion
 GOAL = 0.02  # of max |g - g_ref|
-LIMIT = {"IBI" + HNC: 20, "IMC" + HNC: 8, "IBI": 20, "IBI, in turns": 20, "IMC": 8, "relative entropy": 30}  # iterations
-STEPS = {"IBI" + HNC: 8000, "IMC" + HNC: 5000, "IMC": 5000}  # of one sample, 3000 otherwise
+PRESSED = "IBI, 1 bar"  # from the result of IBI from HNC inversion of the same seed
+WANTED = PressureGoal(1.0 * units.bar, within=50 * units.bar)
+MATCHED = "force matching"  # of generated frames with forces; one solution, no runs
+LIMIT = {
+    "IBI" + HNC: 20,
+    PRESSED: 30,
+    MATCHED: 1,
+    "IMC" + HNC: 8,
+    "IBI": 20,
+    "IBI, in turns": 20,
+    "IMC": 8,
+    "relative entropy": 30,
+}  # iterations
+STEPS = {"IBI" + HNC: 8000, PRESSED: 5000, "IMC" + HNC: 5000, "IMC": 5000}  # of one sample, 3000 otherwise
 TOLERANCE = {
     "IBI" + HNC: 0.015,
     "IMC" + HNC: 0.015,
@@ -81,6 +95,8 @@ def compared(u: Tensor, v: Tensor, target: TargetRDF, basis: PairSplines) -> tup
 def method(name: str) -> Any:
     """A method with the settings of this benchmark."""
     name = name.removesuffix(HNC)
+    if name == PRESSED:
+        return IterativeBoltzmannInversion(KT, pressure=WANTED.value)
     if name == "IBI":
         return IterativeBoltzmannInversion(KT)
     if name == "IBI, in turns":
@@ -98,8 +114,8 @@ def first(name: str, target: TargetRDF, basis: PairSplines) -> Tensor:
     )
 
 
-def run(name: str, seed: int, steps: int, tolerance: float, check: int) -> dict[str, Any]:
-    """One method from its start until it ends, and a long independent run of what it found."""
+def run(name: str, seed: int, steps: int, tolerance: float, check: int, start: Tensor | None = None) -> dict[str, Any]:
+    """One method from its start, or from the result of another, until it ends, and a long independent run of what it found."""
     target = TargetRDF.read(DATA / "target_rdf.txt", length=units.nm)
     basis, box = target.basis(CUTOFF), start_box()
     settings: dict[str, Any] = dict(kT=KT, dt=DT, friction=1 / units.ps, every=EVERY, equilibration=EQUILIBRATION)
@@ -109,10 +125,11 @@ def run(name: str, seed: int, steps: int, tolerance: float, check: int) -> dict[
     for log in refine_pairs(
         method(name),
         sampler,
-        first(name, target, basis),
+        first(name, target, basis) if start is None else start,
         tolerance=tolerance,
         iterations=LIMIT[name],
         shortest=shortest,
+        pressure=WANTED if name == PRESSED else None,
     ):
         made += log.sample.steps + EQUILIBRATION
         course.append(log.deviation)
@@ -123,10 +140,38 @@ def run(name: str, seed: int, steps: int, tolerance: float, check: int) -> dict[
         "steps": made, "cpu": spent[0], "wall": spent[1], "floor": noise_floor(sampler), "values": log.values[0].tolist(),
         "pressure": log.pressure / units.bar,
     }  # fmt: skip
-    if check:
-        judge = measured(LiquidSampler(box, target, basis, steps=check, seed=seed + 1000, **settings), log.values, 1, tolerance)
-        out |= {"check": judge.deviation, "check noise": judge.noise, "check pressure": judge.pressure / units.bar}
-    return out
+    return out | checked(log.values, seed, check)
+
+
+def checked(values: Tensor, seed: int, steps: int) -> dict[str, Any]:
+    """An independent run of a potential, empty for no steps."""
+    if not steps:
+        return {}
+    target = TargetRDF.read(DATA / "target_rdf.txt", length=units.nm)
+    judge = LiquidSampler(
+        start_box(), target, target.basis(CUTOFF), kT=KT, dt=DT, friction=1 / units.ps, steps=steps, every=EVERY,
+        equilibration=EQUILIBRATION, seed=seed + 1000,
+    )  # fmt: skip
+    log = measured(judge, values, 1, GOAL)
+    return {
+        "check": log.deviation,
+        "check noise": log.noise,
+        "check pressure": log.pressure / units.bar,
+        "check pressure error": log.sample.pressure_error / units.bar,
+    }
+
+
+def matched(seed: int, check: int) -> dict[str, Any]:
+    """Force matching of the pair spline on atomistic frames of SPC/E water, and a run of what it gives."""
+    target = TargetRDF.read(DATA / "target_rdf.txt", length=units.nm)
+    began, clock, atoms = time.process_time(), time.perf_counter(), datasets.load("water-spce")
+    *_, log = match_pair_forces(mapping.molecule(atoms).apply(atoms), target.basis(CUTOFF))
+    print(MATCHED, log.line(), flush=True)
+    return {
+        "method": MATCHED, "seed": seed, "iterations": "-", "converged": True, "course": [], "steps": None, "frames": len(atoms),
+        "cpu": time.process_time() - began, "wall": time.perf_counter() - clock, "values": log.values[0].tolist(),
+        "error": log.error[0].tolist(), "explained": log.explained,
+    } | checked(log.values, seed, check)  # fmt: skip
 
 
 def judged(name: str, check: int) -> dict[str, Any]:
@@ -181,19 +226,20 @@ def table(results: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> list[d
     basis, rows = target.basis(CUTOFF), []
     for name in dict.fromkeys(r["method"] for r in results):
         mine = [r for r in results if r["method"] == name]
-        peer = published(PUBLISHED["IMC" if name.startswith("IMC") else "IBI"], basis)
+        peer = published(PUBLISHED[MATCHED if name == MATCHED else "IMC" if name.startswith("IMC") else "IBI"], basis)
         apart = [compared(torch.tensor(r["values"])[None], peer, target, basis)[0] for r in mine]
         rows.append(
             {
                 "potential": name,
                 "seeds": len(mine),
                 "iterations": " ".join(str(r["iterations"]) + ("" if r["converged"] else " (not converged)") for r in mine),
-                "max abs dg, last": float(np.max([r["course"][-1] for r in mine])),
+                "max abs dg, last": max((r["course"][-1] for r in mine if r["course"]), default=None),
                 "max abs dg, long run": _worst(mine, "check"),
                 "its noise": _worst(mine, "check noise"),
-                "pressure, bar": float(np.median([r["pressure"] for r in mine])),
+                "pressure, bar": float(np.median([r.get("check pressure", r.get("pressure")) for r in mine])),
+                "its error": _worst(mine, "check pressure error"),
                 "max abs du to published, kT": float(np.max(apart)),
-                "steps": float(np.median([r["steps"] for r in mine])),
+                "steps": None if name == MATCHED else float(np.median([r["steps"] for r in mine])),
                 "CPU, s": float(np.median([r["cpu"] for r in mine])),
                 "wall, s": float(np.median([r["wall"] for r in mine])),
             }
@@ -211,7 +257,18 @@ def _worst(results: list[dict[str, Any]], key: str) -> float | None:
 
 def made(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     """One run with what was asked for, or the settings of its method."""
-    return run(name, seed, args.steps or STEPS.get(name, 3000), args.tolerance or TOLERANCE.get(name, GOAL), args.check)
+    if name == MATCHED:
+        return matched(seed, args.check)
+    start = None
+    if name == PRESSED:
+        before = file_of(args.folder, "IBI" + HNC, seed)
+        start = torch.tensor(kept(before, lambda: made("IBI" + HNC, seed, args))["values"])[None]
+    return run(name, seed, args.steps or STEPS.get(name, 3000), args.tolerance or TOLERANCE.get(name, GOAL), args.check, start)
+
+
+def file_of(folder: Path, name: str, seed: int) -> Path:
+    """Where a run is kept."""
+    return folder / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}.json"
 
 
 def main() -> None:
@@ -226,11 +283,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.folder.mkdir(parents=True, exist_ok=True)
-    wanted = {
-        (name, seed): args.folder / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}.json"
-        for name in args.methods
-        for seed in args.seeds
-    }
+    wanted = {(n, seed): file_of(args.folder, n, seed) for n in args.methods for seed in args.seeds if n != MATCHED or seed == 0}
     results = [
         kept(path, lambda name=name, seed=seed: made(name, seed, args))
         for (name, seed), path in wanted.items()
@@ -257,8 +310,10 @@ def main() -> None:
         "holds a pause made by hand in seed 0 and says nothing. Plain IBI from there, 4000 steps a sample, was at 0.066 after 13 iterations.",
         f"du: to VOTCA's table of the same method (relative entropy: its IBI table), after the best constant, where g > {COMPARED}.",
     ]
-    one = results[0]
+    one = next((r for r in results if r["steps"]), None)
     try:
+        if one is None:
+            raise SystemExit("Beside LAMMPS: no run to compare.")
         piece = kept(args.folder / "beside-lammps.json", lambda: beside_lammps(one["values"]))
         notes.append(
             f"Beside LAMMPS (pair_style table, Langevin, one process), the same potential in turns, medians of {REPEATS} pieces of {piece['steps']} steps "

@@ -1,7 +1,10 @@
+import mdtraj
 import numpy as np
 import pytest
+import torch
 
 from mlmd.cg.target_rdf import TargetRDF
+from mlmd.frames import Frames
 from mlmd.system import System
 from tests.cg.liquids import DENSITY, flat_target, liquid, sampler_of
 
@@ -29,6 +32,33 @@ def test_the_pairs_of_an_ideal_gas_in_a_shell_are_the_density_times_its_volume()
     same, different = target.pair_counts(system)[:, k]
     assert same == pytest.approx(n / 2 * (n / 2 - 1) / 2 * shell)
     assert different == pytest.approx(n / 2 * n / 2 * shell)
+
+
+def test_a_target_of_frames_counts_their_pairs_shell_by_shell():
+    """A mixture at random in a box, every pair of which is counted here one by one, against N_a N_b v / V pairs of an ideal gas."""
+    system, random, bins = liquid(cells=5, types=2), np.random.default_rng(0), 8
+    edge = float(system.cell[0, 0, 0])
+    x = random.uniform(0, edge, (6, len(system), 3))
+    target = TargetRDF.of(frames_of(x, system), r_max=2.4, bins=bins, types=((0, 0), (0, 1)))
+    assert target.r == pytest.approx(0.15 + 0.3 * np.arange(bins)) and target.types == ((0, 0), (0, 1))
+    d = x[:, :, None] - x[:, None]
+    d = np.linalg.norm(d - edge * np.round(d / edge), axis=-1)
+    kind = system.types.numpy()
+    for row, pair in zip(target.g, target.types, strict=True):
+        chosen = (kind[:, None] == pair[0]) & (kind == pair[1]) & ~np.eye(len(kind), dtype=bool)
+        counts = np.histogram(d[:, chosen], bins, (0.0, 2.4))[0] / len(x)
+        shells = 4 / 3 * np.pi * np.diff((0.3 * np.arange(bins + 1)) ** 3)
+        assert row == pytest.approx(counts / (chosen.sum() * shells / edge**3), rel=1e-9)
+
+
+def frames_of(x: np.ndarray, system: System) -> Frames:
+    """Positions (F, N, 3) with the types and the box of a system."""
+    topology = mdtraj.Topology()
+    residue = topology.add_residue("A", topology.add_chain())
+    for _ in range(x.shape[1]):
+        topology.add_atom("A", None, residue)
+    cell = system.cell.double().expand(len(x), 3, 3).clone()
+    return Frames(torch.from_numpy(x), topology, cell=cell, masses=system.masses, types=system.types)
 
 
 def with_gap() -> TargetRDF:
