@@ -28,7 +28,8 @@ from mlmd.cg.structure_loop import Correction, Iteration, PressureGoal, noise_fl
 from mlmd.errors import BrokenCheckpoint, Diverging
 from mlmd.frames import Frames
 from mlmd.md import rest
-from mlmd.potentials.compose import Potential
+from mlmd.potentials.compose import Potential, Sum
+from mlmd.potentials.pair import Excluding
 
 PRESSED = 50 * units.bar  # a pressure this near to the one that is wanted is right
 MATCHED_FRAMES = 300  # frames that pair forces are matched on
@@ -127,6 +128,17 @@ class PotentialFit:
         """The best one as an energy function of the whole liquid."""
         self._set_bonded(self.best.coefficients)
         return self.sampler.potential(self.best.values)
+
+    def plain(self) -> Potential:
+        """The same without compiled loops or tables of a network, as it is stored, trained on and handed to other engines."""
+        law, m = self.sampler.basis.law(self.best.values), self.structure.molecules
+        if m is None:
+            return law
+        bonded = m.bonded if self.bonded is None else self.bonded.bonded(self.best.coefficients)
+        between: Potential = Excluding(law, m.bonds, m.size, m.hops)
+        if self.network is not None:
+            between = Sum(between, Excluding(self.network.repulsion, m.bonds, m.size, m.hops), self.network.network)
+        return Sum(between, bonded)
 
     def state(self) -> dict[str, Any]:
         """The result, for a file."""

@@ -45,10 +45,12 @@ SNAPSHOTS = 200  # of one sample
 SAMPLING = {"friction": 1 / units.ps, "equilibration": 2 * units.ps}
 SETTLING = {"friction": 5 / units.ps, "time": 4 * units.ps}
 FRICTION = 0.1  # 1/ps, where that of the reference is not known
+GRAM_PER_CM3 = 1.66053906660  # of one amu per A^3
+THINNEST, DENSEST = 5e-3, 25.0  # g/cm^3: a gas, osmium
 MADE_BY = {
     **{"mapping": "learn_mapping", "beads": "learn_mapping"},
     **{"structure": "fit", "reference_rdfs": "fit", "target": "fit", "sampler": "fit", "guess": "fit"},
-    **{"fitted": "refine", "potential": "refine"},
+    **{"fitted": "refine", "potential": "refine", "plain": "refine"},
     **{"run": "simulate", "large": "simulate", "comparison": "compare", "friction_fit": "compare"},
 }
 
@@ -139,6 +141,11 @@ class LiquidStudy:
         return self._ledger["potential"]
 
     @property
+    def plain_potential(self) -> Potential:
+        """The same without compiled loops, to be stored, trained on or handed to other engines."""
+        return self._ledger["plain"]
+
+    @property
     def run_frames(self) -> Frames:
         """The production run in the box of the reference."""
         return self._ledger["run"]
@@ -219,6 +226,7 @@ class LiquidStudy:
                 self._ledger.keep(path, "refine", fit.state(), began)
             self._ledger["fitted"] = fit.best
             self._ledger["potential"] = fit.potential()
+            self._ledger.derive("plain", fit.plain())
 
     def simulate(self) -> Iterator[Log]:
         """Production runs in the box of the reference and in one that is ``repeats`` times as long: ``run_frames``, ``large_frames``."""
@@ -271,7 +279,7 @@ class LiquidStudy:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.mapping.save(folder / "mapping.npz")
-        store.save(folder / "potential.npz", self.potential)  # type: ignore[arg-type]
+        store.save(folder / "potential.npz", self.plain_potential)  # type: ignore[arg-type]
         self.beads.save(folder / "beads.npz")
         store.write_atomic(folder / "beads.pdb", lambda path: self.beads[0].to_mdtraj().save_pdb(path))
         summary = {"mlmd": __version__, "settings": asdict(self.settings), "comparison": self.comparison.summary()}
@@ -395,28 +403,44 @@ class LiquidStudy:
 
 
 def is_liquid(frames: Frames) -> bool:
-    """Whether the frames are a periodic box with more than one molecule, by its bonds; single atoms count as molecules."""
-    return frames.periodic and len(components(frames.n_atoms, frames.bonds)) > 1
+    """Whether the frames are a periodic box with more than one molecule, by the bonds of the topology."""
+    return frames.periodic and bool(frames.bonds) and len(components(frames.n_atoms, frames.bonds)) > 1
 
 
 def check_liquid(frames: Frames) -> None:
-    """Refuse what is no periodic box of equal molecules.
+    """Refuse what is no periodic box of equal molecules at the density of a liquid.
 
     Raises:
-        ValueError: no box, one molecule, or molecules of different kinds, with the residues that there are.
+        ValueError: no box, no bonds, one molecule, molecules of different kinds (with the residues that there are), or a density that says
+            that lengths are in another unit.
     """
     if not frames.periodic:
         raise ValueError("frames have no cell: a liquid needs its periodic box; give a trajectory that holds it")
+    if not frames.bonds:
+        raise ValueError(
+            "the topology has no bonds and says nothing about molecules: give one with bonds (PDB with CONECT records, GRO)"
+        )
     pieces = components(frames.n_atoms, frames.bonds)
     if len(pieces) < 2:
         raise ValueError("frames hold one molecule: a liquid has many; use mlmd.cg.study.Study for a single one")
-    if frames.bonds and identical_molecules(frames.topology) != len(pieces):
-        sizes = sorted({len(p) for p in pieces})
-        kinds = sorted({r.name for r in frames.topology.residues})
+    if identical_molecules(frames.topology) != len(pieces):
+        sizes = ", ".join(map(str, sorted({len(p) for p in pieces})[:6]))
+        kinds = ", ".join(sorted({r.name for r in frames.topology.residues})[:6])
         raise ValueError(
-            f"the {len(pieces)} molecules are of different kinds (residues {', '.join(kinds[:6])}; {', '.join(map(str, sizes[:6]))} atoms), but one map "
-            "serves equal molecules, one after the other: select those of one kind (select='resname ...')"
+            f"the {len(pieces)} molecules are of different kinds (residues {kinds}; molecules of {sizes} atoms), but one map serves equal "
+            "molecules, one after the other: select those of one kind (select='resname ...')"
         )
+    density = mass_density(frames)
+    if density > DENSEST or 0 < density < THINNEST:
+        turn = "nm taken for A? Multiply positions and cell by 10" if density > DENSEST else "multiplied by 10 once too often?"
+        raise ValueError(f"the box holds {density:.3g} g/cm^3, which no liquid has: are its lengths {turn}")
+
+
+def mass_density(frames: Frames) -> float:
+    """Mean mass per volume in g/cm^3; 0 for particles without mass."""
+    assert frames.masses is not None and frames.cell is not None
+    volume = torch.linalg.det(frames.cell.double()).abs().mean()
+    return float(frames.masses.double().sum() / units.amu / volume) * GRAM_PER_CM3
 
 
 def check_whole(beads: Frames) -> None:

@@ -45,6 +45,23 @@ def test_the_report_has_every_section(fast_report):
         assert word in text, word
 
 
+def test_the_report_of_a_liquid_has_its_own_sections(liquid_report):
+    text = liquid_report.read_text()
+    sections = re.findall(r'<h2 id="section-\d+">(.*?)</h2>', text)
+    assert [re.sub("<.*?>", "", s).strip() for s in sections] == [
+        *("The data", "The mapping", "The price of compression", "The target", "The pair potential", "The bead liquid"),
+        *("Structure", "Motion", "How it was made"),
+    ]
+    for word in ("8 → 2", "g/cm³", "mean |Δg|", "overlap", "times as fast", "pressure / bar", "2,000", "ns/day", "JS / nat"):
+        assert word in text, word
+    assert "Traceback (most" not in text
+    assert not re.search(r"<td>[^<]*\bnan\b", text)
+    assert liquid_report.stat().st_size < 8e6
+    executed = nbformat.read(liquid_report.parent / "report.ipynb", as_version=4)
+    pictures = [o for c in executed.cells if c.cell_type == "code" for o in c.outputs if "image/png" in o.get("data", {})]
+    assert len(pictures) >= 10  # map, annealing, targets, bonds, iterations, potential, boxes, g(r), bonds, both boxes, motion
+
+
 def test_the_report_is_self_contained_and_of_a_size_to_be_mailed(fast_report):
     page = fast_report[0]
     text = re.sub(r"<script.*?</script>", "", page.read_text(), flags=re.S)  # what scripts ask for is tested in a browser

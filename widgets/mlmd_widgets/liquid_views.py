@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from mlmd import units
 from mlmd.cg.liquid_bonded import BondedTarget
 from mlmd.cg.liquid_comparison import LETTERS, Measured, apart, peak_of
-from mlmd.cg.liquid_study import LiquidStudy
+from mlmd.cg.liquid_study import LiquidStudy, mass_density
 from mlmd.frames import Frames
 from mlmd.observables import Density1D
 from mlmd.observables.unwrap import centres, molecules
@@ -30,13 +30,11 @@ METHOD_NAMES = {
 
 
 def density_of(frames: Frames) -> str:
-    """Mass per volume, with its change where the box changes."""
-    assert frames.masses is not None and frames.cell is not None
+    """Mass per volume, and how much the volume varies if it does."""
+    assert frames.cell is not None
     volume = torch.linalg.det(frames.cell.double()).abs()
-    value = float(frames.masses.double().sum()) / units.amu * 1.66053906660 / volume.mean()  # amu/A^3 in g/cm^3
-    return f"{float(value):.4f} g/cm³" + (
-        f" (volume ± {float(volume.std() / volume.mean()):.1%})" if float(volume.std()) > 1e-3 else ""
-    )
+    spread = float(volume.std() / volume.mean())
+    return f"{mass_density(frames):.4f} g/cm³" + (f", volume ± {spread:.1%}" if spread > 1e-4 else "")
 
 
 def box_facts(study: LiquidStudy) -> str:
@@ -376,7 +374,7 @@ def cards(study: LiquidStudy) -> str:
         )
     if c.motion is not None:
         d = c.motion.diffusion
-        out.append(Card(f"{d.value:.2f}", f"± {d.error:.2f}", "times as fast as the atoms: diffusion of the beads"))
+        out.append(Card(f"{d.value:.2f}", f"±\u00a0{d.error:.2f}", "times as fast as the atoms: diffusion of the beads"))
     if c.box is not None:
         change = max(apart(*pair)["mean"] for pair in c.large.values())
         out.append(Card(f"{change:.3f}", "", f"mean |Δg| in a box of {c.box.n_beads:,} beads", _kind(change < 0.02)))

@@ -230,7 +230,7 @@ def _without_silent_sections(cells: list[Any]) -> list[Any]:
         if cell.cell_type == "markdown" and cell.source.startswith("## "):
             sections.append([])
         sections[-1].append(cell)
-    return [cell for section in sections if not _silent(section) for cell in section]
+    return sections[0] + [cell for section in sections[1:] if not _silent(section) for cell in section]
 
 
 def _silent(section: list[Any]) -> bool:
