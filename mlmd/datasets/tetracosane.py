@@ -6,7 +6,13 @@ sees the same carbons either way.
 
 The run that ships is short: 120 ps at constant pressure and 260 ps of frames, four relaxation times of 32 chains, so <R^2> is known to 3 or
 4 %. Its density, 0.671 +- 0.003 g/cm^3, is 2.5 % above the 0.655 of the correlation of Hankinson and Thomson (AIChE J. 25, 653 (1979)), of which
-1 % is the correlation's; the error is statistical and the volume was still rising slowly. For more, let `mlmd data generate tetracosane` run on.
+1 % is the correlation's; the error is statistical and the volume was still rising slowly.
+
+`mlmd data generate tetracosane --frames 12000` continues it to 2.4 ns in the same box, 33 relaxation times: <R^2> = 342.8 +- 1.7 A^2 between the
+CH3 groups, <Rg^2> = 43.2 +- 0.1 A^2 (by mass), errors from ten blocks of 240 ps; the end-to-end vector relaxes in 73 +- 2 ps and Rg^2 in 14 +- 1 ps.
+<R^2>/6<Rg^2> = 1.32, above the 1 of a Gaussian coil as simulations of other short alkanes find it (Mondello, Grest, Webb and Peczak,
+J. Chem. Phys. 109, 798 (1998)); a published value for this chain, force field and temperature was not found. The density is still that of the 120 ps
+at constant pressure.
 """
 
 from __future__ import annotations
