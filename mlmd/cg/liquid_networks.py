@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mlmd.cell import check_cutoff
 from mlmd.cg.force_matching import match_forces
@@ -50,16 +50,22 @@ class LiquidNetwork:
     @cached_property
     def prior(self) -> Potential:
         """Bonded terms and repulsion, which training leaves as they are."""
-        return self.molecules.potential(self.repulsion)
+        return self.repelled + self.molecules.bonded
+
+    @property
+    def repelled(self) -> Potential:
+        """The repulsion, without the pairs that molecules leave out."""
+        m = self.molecules
+        return Excluding(self.repulsion, m.bonds, m.size, m.hops)
 
     @property
     def potential(self) -> Potential:
-        """All of it, with the network as it is trained."""
+        """All of it, with the network as it is trained; this is what to save."""
         return self.prior + self.network
 
     def deployed(self, spacing: float = 0.01) -> Potential:
-        """All of it for simulation: a frozen copy of the network with its filters in a table of ``spacing`` A."""
-        return self.prior + frozen(self.network, spacing)
+        """All of it for simulation, see :func:`deployed`."""
+        return deployed(self.potential, spacing)
 
     def with_pairs(self, spacing: float = 0.01) -> MoleculesInField:
         """Molecules as structure-based methods take them, with the deployed network under the pair potential that they fit.
@@ -68,13 +74,17 @@ class LiquidNetwork:
         has wrong in g(r).
         """
         m = self.molecules
-        repelled = accelerated(Excluding(self.repulsion, m.bonds, m.size, m.hops))
-        return MoleculesInField(m.bonded, m.bonds, m.size, m.hops, field=Sum(repelled, frozen(self.network, spacing)))
+        return MoleculesInField(m.bonded, m.bonds, m.size, m.hops, field=deployed(self.repelled + self.network, spacing))
 
 
-def frozen(network: SchNet | PaiNN, spacing: float) -> Potential:
-    """A copy of a network for simulation, its filters in a table of ``spacing`` A."""
-    return TabulatedSchNet(network, spacing) if isinstance(network, SchNet) else TabulatedPaiNN(network, spacing)
+def deployed(potential: nn.Module, spacing: float = 0.01) -> Potential:
+    """A sum of potentials for simulation: networks as frozen copies with their filters in a table of ``spacing`` A, the rest with
+    compiled loops where there are any."""
+    if isinstance(potential, Sum):
+        return Sum(*(deployed(member, spacing) for member in potential.members))
+    if isinstance(potential, SchNet):
+        return TabulatedSchNet(potential, spacing)
+    return TabulatedPaiNN(potential, spacing) if isinstance(potential, PaiNN) else accelerated(potential)  # type: ignore[return-value]
 
 
 def liquid_network(

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mlmd import units
+from mlmd import store, units
 from mlmd.cg.boltzmann_inversion import IterativeBoltzmannInversion
 from mlmd.cg.force_matching import predicted_forces, split
 from mlmd.cg.liquid_molecules import LiquidMolecules
-from mlmd.cg.liquid_networks import LiquidNetwork, fit_repulsion, liquid_network, train_network
+from mlmd.cg.liquid_networks import LiquidNetwork, deployed, fit_repulsion, liquid_network, train_network
 from mlmd.cg.liquid_sampler import LiquidSampler
 from mlmd.cg.priors import molecule_coordinates
 from mlmd.cg.structure_loop import refine_pairs
@@ -123,9 +123,9 @@ def test_eight_boxes_in_one_have_eight_times_the_energy(frames, trained):
     model, _ = trained
     one = frames.system(0)
     eight = one.enlarged((2, 2, 2), bonds=frames.bonds)
-    deployed = model.deployed()
+    whole = model.deployed()
     with torch.no_grad():
-        small, large = (energy_forces(deployed, s, neighbors(s, deployed.cutoff)) for s in (one, eight))
+        small, large = (energy_forces(whole, s, neighbors(s, whole.cutoff)) for s in (one, eight))
     assert float(large.energy[0]) == pytest.approx(8 * float(small.energy[0]), rel=1e-5)
     torch.testing.assert_close(large.forces.reshape(8, -1, 3), small.forces.expand(8, -1, 3), atol=2e-3, rtol=1e-4)
 
@@ -136,6 +136,12 @@ def test_deployed_networks_have_the_forces_of_the_trained_ones(frames, molecules
     some = frames[:3]
     exact, fast = predicted_forces(model.potential, some), predicted_forces(model.deployed(), some)
     torch.testing.assert_close(fast, exact, atol=1e-4 * float(exact.abs().max()), rtol=0)
+
+
+def test_what_is_saved_can_be_deployed_again(frames, molecules, tmp_path):
+    model = small_network(frames, molecules)
+    again = deployed(store.load(store.save(tmp_path / "liquid.npz", model.potential)))
+    assert torch.equal(predicted_forces(again, frames[:2]), predicted_forces(model.deployed(), frames[:2]))
 
 
 def test_under_a_pair_law_the_network_and_the_repulsion_stay(frames, trained):
@@ -153,12 +159,12 @@ def test_under_a_pair_law_the_network_and_the_repulsion_stay(frames, trained):
 def test_the_virial_is_the_derivative_of_the_energy_by_stretching_the_box(frames, trained):
     model, _ = trained
     system, field = frames.system(0), model.with_pairs()
-    deployed = model.deployed()
+    whole = model.deployed()
 
     def energy(stretch: float) -> float:
         wide = replace(system, positions=system.positions * stretch, cell=system.cell * stretch).to(torch.float64)
         with torch.no_grad():
-            return float(deployed(wide, neighbors(wide, deployed.cutoff))[0])
+            return float(whole(wide, neighbors(wide, whole.cutoff))[0])
 
     h = 1e-3
     assert field.virial(system) == pytest.approx((energy(1 + h) - energy(1 - h)) / (2 * h), rel=1e-2, abs=0.5)
