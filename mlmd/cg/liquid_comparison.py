@@ -165,16 +165,20 @@ def summary_of(frames: Frames, potential: Potential, kT: float) -> RunSummary:
 
 
 def motion_of(reference: Frames, simulated: Frames) -> tuple[Acceleration | None, tuple[str, ...]]:
-    """The acceleration of beads against atoms over one window of time that blocks of both hold, or None and the reason."""
-    blocks = [(len(f) // BLOCKS - 1) * time_step(f) for f in (reference, simulated)]
-    step = max(time_step(f) for f in (reference, simulated))
-    last = min(blocks)
-    window = (max(step, last / 4), last)
-    try:
-        motion = compare_kinetics(reference, simulated, window=window, n_blocks=BLOCKS)
-    except ValueError as error:
-        return None, (f"motion could not be compared: {error}",)
-    return motion, motion.notes
+    """The acceleration of beads against atoms over one window of time that blocks of both hold, with notes; of fewer blocks than
+    ``BLOCKS`` where the runs are short, and None where they are too short for any."""
+    reason = ""
+    for n_blocks in range(BLOCKS, 1, -1):
+        step = max(time_step(f) for f in (reference, simulated))
+        last = min((len(f) // n_blocks - 1) * time_step(f) for f in (reference, simulated))
+        try:
+            motion = compare_kinetics(reference, simulated, window=(max(step, last / 4), last), n_blocks=n_blocks)
+        except ValueError as error:
+            reason = reason or str(error)
+            continue
+        few = () if n_blocks == BLOCKS else (f"the runs are short: errors of motion are from {n_blocks} blocks of time only",)
+        return motion, (*few, *motion.notes)
+    return None, (f"motion could not be compared: {reason}",)
 
 
 def peak_of(g: RDF) -> tuple[float, float]:
