@@ -12,9 +12,12 @@ from scipy.linalg import block_diag
 from torch import Tensor
 
 from mlmd.cell import check_cutoff
+from mlmd.cg.liquid_molecules import LiquidMolecules
 from mlmd.cg.pair_splines import PairSplines
 from mlmd.frames import Frames
-from mlmd.neighbors import neighbors
+from mlmd.neighbors import Pairs, neighbors
+from mlmd.potentials.compose import in_closed_form
+from mlmd.potentials.pair import Excluding
 from mlmd.potentials.spline import TabulatedPair, rows_of, type_table
 from mlmd.system import System
 
@@ -28,7 +31,7 @@ class MatchedBlocks:
 
     blocks: solved so far, of ``n_blocks``. values (R, I): mean over the blocks, eV; error (R, I): its standard error, NaN after one
     block; sampled (R, I): whether pairs came as near as the knot; residual: mean square force left, per component; force:
-    mean square force to begin with, both (eV/A)^2; law: the potential.
+    mean square force to begin with (after bonded terms), both (eV/A)^2; law: the potential.
     """
 
     blocks: int
@@ -54,7 +57,9 @@ class MatchedBlocks:
         )
 
 
-def match_pair_forces(frames: Frames, basis: PairSplines, *, n_blocks: int = 10) -> Iterator[MatchedBlocks]:
+def match_pair_forces(
+    frames: Frames, basis: PairSplines, *, molecules: LiquidMolecules | None = None, n_blocks: int = 10
+) -> Iterator[MatchedBlocks]:
     r"""Minimise :math:`\sum_{iF}|F_i-\sum_kU_k\,\sum_jL_k'(r_{ij})\hat r_{ij}|^2` in every block of frames, and average.
 
     (Izvekov and Voth, J. Phys. Chem. B 109, 2469 (2005); blocks as in Ruehle et al., J. Chem. Theory Comput. 5, 3211 (2009).)
@@ -63,6 +68,7 @@ def match_pair_forces(frames: Frames, basis: PairSplines, *, n_blocks: int = 10)
 
     Args:
         frames: beads in a periodic box, with forces. basis: of the potential. n_blocks: at most one per frame.
+        molecules: whose bonded forces are taken off first, and whose pairs are left out; frames with whole molecules. Default: single beads.
 
     Yields:
         :class:`MatchedBlocks` after every block; the last has them all.
@@ -76,15 +82,38 @@ def match_pair_forces(frames: Frames, basis: PairSplines, *, n_blocks: int = 10)
         raise ValueError("frames have no cell: pair splines are fitted to liquids in a periodic box")
     if not 1 <= n_blocks <= len(frames):
         raise ValueError(f"n_blocks={n_blocks}: must be between 1 and the {len(frames)} frames")
-    core, sampled = _straight_core(frames, basis)
+    felt = _Felt(basis, molecules)
+    core, sampled = _straight_core(frames, basis, felt)
     solved, pieces = list[Array](), list[_Normal]()
     for block in np.array_split(np.arange(len(frames)), n_blocks):
-        pieces.append(_normal_equations(frames, basis, core, block))
+        pieces.append(_normal_equations(frames, basis, felt, core, block))
         solved.append(core @ _solve(pieces[-1]))
         yield _result(solved, pieces, sampled, basis, n_blocks)
 
 
-def _straight_core(frames: Frames, basis: PairSplines) -> tuple[Array, NDArray[np.bool_]]:
+class _Felt:
+    """The pairs that feel the splines, and the forces that the splines shall give."""
+
+    def __init__(self, basis: PairSplines, molecules: LiquidMolecules | None):
+        self.cutoff, self.bonded, self.others = basis.cutoff, None, None
+        if molecules is not None:
+            self.bonded = molecules.bonded
+            law = basis.law(torch.zeros(basis.shape))
+            self.others = Excluding(law, molecules.bonds, molecules.size, molecules.hops)
+
+    def half(self, system: System) -> Pairs:
+        """Each once."""
+        pairs = neighbors(system, self.cutoff)
+        return pairs.half if self.others is None else self.others.remaining(pairs).half
+
+    def forces(self, system: System, forces: Tensor) -> Array:
+        """(3 N,) what bonded terms leave of the forces (N, 3)."""
+        if self.bonded is not None:
+            forces = forces - in_closed_form(self.bonded, system, None)[1].to(forces)
+        return forces.double().numpy().ravel()
+
+
+def _straight_core(frames: Frames, basis: PairSplines, felt: _Felt) -> tuple[Array, NDArray[np.bool_]]:
     """(R I, K) all values from those at the K knots that are determined, and which these are, (R, I).
 
     Determined are the knots from the last one below the nearest pair of all frames; the others lie on a line through the first two.
@@ -93,7 +122,7 @@ def _straight_core(frames: Frames, basis: PairSplines) -> tuple[Array, NDArray[n
     for f in range(len(frames)):
         system = frames.system(f)
         check_cutoff(system.cell, system.pbc, basis.cutoff)
-        half = neighbors(system, basis.cutoff).half
+        half = felt.half(system)
         row = rows_of(type_table(basis.types), system.types[half.index[0]], system.types[half.index[1]])
         np.minimum.at(nearest, row.numpy(), half.distances(system).double().numpy())
     spacing = (basis.cutoff - basis.start) / basis.intervals
@@ -122,14 +151,14 @@ class _Normal:
     count: int
 
 
-def _normal_equations(frames: Frames, basis: PairSplines, core: Array, block: NDArray[np.int64]) -> _Normal:
+def _normal_equations(frames: Frames, basis: PairSplines, felt: _Felt, core: Array, block: NDArray[np.int64]) -> _Normal:
     size = core.shape[1]
     matrix, right, square, count = np.zeros((size, size)), np.zeros(size), 0.0, 0
     assert frames.forces is not None
     for f in block.tolist():
         system = frames.system(f).to(torch.float64)
-        design = core.T @ design_forces_of(basis, system).reshape(len(core), -1).numpy()
-        force = frames.forces[f].double().numpy().ravel()
+        design = core.T @ design_forces_of(basis, system, felt.half(system)).reshape(len(core), -1).numpy()
+        force = felt.forces(system, frames.forces[f])
         matrix += design @ design.T
         right += design @ force
         square += float(force @ force)
@@ -137,9 +166,9 @@ def _normal_equations(frames: Frames, basis: PairSplines, core: Array, block: ND
     return _Normal(matrix, right, square, count)
 
 
-def design_forces_of(basis: PairSplines, system: System) -> Tensor:
-    """Forces of every function of the basis, (R, I, N, 3) per A: the forces of values U are their sum weighted by U."""
-    half = neighbors(system, basis.cutoff).half
+def design_forces_of(basis: PairSplines, system: System, half: Pairs) -> Tensor:
+    """Forces of every function of the basis between the given pairs, each listed once: (R, I, N, 3) per A; the forces of values U are
+    their sum weighted by U."""
     i, j = half.index
     d = half.vectors(system).double()
     r = d.norm(dim=-1)

@@ -4,13 +4,17 @@ import mdtraj
 import pytest
 import torch
 
+from mlmd.cg.liquid_molecules import LiquidMolecules
 from mlmd.cg.pair_force_matching import match_pair_forces
 from mlmd.cg.pair_splines import PairSplines
+from mlmd.cg.priors import molecule_coordinates
 from mlmd.forces import energy_forces
 from mlmd.frames import Frames
 from mlmd.md import Langevin, rest, simulate
 from mlmd.neighbors import neighbors
 from mlmd.potentials.accelerated import Accelerated
+from mlmd.potentials.bonded import Bonded, HarmonicBonds
+from mlmd.potentials.pair import Excluding
 from tests.cg.liquids import liquid, well_values
 
 TYPES = ((0, 0), (0, 1), (1, 1))
@@ -61,6 +65,21 @@ def test_without_noise_every_block_gives_the_truth(frames):
     logs = list(match_pair_forces(replace(frames, forces=torch.stack(exact)), BASIS, n_blocks=2))
     assert [log.blocks for log in logs] == [1, 2]
     torch.testing.assert_close(logs[0].values[logs[0].sampled], well_values(BASIS)[logs[0].sampled], atol=1e-6, rtol=0)
+
+
+def test_bonded_forces_are_taken_off_and_bonded_pairs_left_out(frames):
+    coordinates, _ = molecule_coordinates(2, [(0, 1)])
+    bond = Bonded(coordinates, [HarmonicBonds([0], torch.tensor([3.0]), torch.tensor([1.0]))])
+    dimers = LiquidMolecules(bond, ((0, 1),), 2)
+    some, law = frames[:6], BASIS.law(well_values(BASIS))
+    whole = Excluding(law, [(0, 1)], 2) + bond
+    exact = []
+    for f in range(len(some)):
+        now = some.system(f)
+        exact.append(energy_forces(whole, now, neighbors(now, law.cutoff)).forces.detach())
+    *_, last = match_pair_forces(replace(some, forces=torch.stack(exact)), BASIS, molecules=dimers, n_blocks=2)
+    torch.testing.assert_close(last.values[last.sampled], well_values(BASIS)[last.sampled], atol=1e-5, rtol=0)
+    assert last.explained == pytest.approx(1.0, abs=1e-8)
 
 
 def test_the_core_that_no_pair_reaches_goes_on_as_a_straight_line(frames):
