@@ -34,7 +34,19 @@ from mlmd.interop.terms import (
     take_apart,
     unsupported,
 )
-from mlmd.potentials.bonded import CosineAngles, FourierDihedrals, HarmonicAngles, HarmonicBonds, PowerRepulsion
+from mlmd.potentials.bonded import (
+    STRAIGHT,
+    CosineAngles,
+    FourierDihedrals,
+    HarmonicAngles,
+    HarmonicBonds,
+    PowerRepulsion,
+    SplineAngles,
+    SplineBonds,
+    SplineCosines,
+    SplineDihedrals,
+    SplineTorsions,
+)
 from mlmd.potentials.coulomb import CoulombDSF
 from mlmd.potentials.ewald import Ewald
 from mlmd.potentials.pair import CORE, WCA, LennardJones, Morse, PairPotential, SoftSphere, Yukawa
@@ -477,6 +489,34 @@ def _fourier(mm: Any, term: BondedTerm, molecules: list) -> Any:
     return _filled(force, force.addPerTorsionParameter, force.addTorsion, parameters, molecules)
 
 
+def _spline(mm: Any, term: BondedTerm, molecules: list) -> Any:
+    """The polynomials of a spline of a bond, an angle, its cosine or a dihedral; torsions fade where an angle is straight."""
+    fades = isinstance(term.law, SplineTorsions)
+    law: Any = term.law.turn if isinstance(term.law, SplineTorsions) else term.law
+    q, beads, scale = COORDINATES[type(law)]
+    n, start, spacing = law.knots.intervals, law.knots.start * scale, law.knots.spacing * scale
+    fading = "f1=s1/(s1+w); f2=s2/(s2+w); s1=sin(angle(p1,p2,p3))^2; s2=sin(angle(p2,p3,p4))^2; " + f"w={STRAIGHT!r}; "
+    energy = (
+        ("f1*f2*u; " + fading if fades else "u; ") + "u=v+slope*(t-inside); "  # straight lines outside a range that is not periodic
+        "v=c0(k)+inside*(c1(k)+inside*(c2(k)+inside*c3(k))); slope=c1(k)+inside*(2*c2(k)+inside*3*c3(k)); "
+        f"inside=min(max(t,0),1); t=x-place; k=place+group*{n}; place=min(max(floor(x),0),{n - 1}); x=({q}-({start!r}))/{spacing!r}"
+    )
+    force = mm.CustomCompoundBondForce(beads, energy)
+    polynomials = law.knots.polynomials(law.coefficients.detach().double().cpu()) * (term.factor * ENERGY)
+    for power in range(4):
+        force.addTabulatedFunction(f"c{power}", mm.Discrete1DFunction(polynomials[:, power].tolist()))
+    parameters = {"group": law.groups.double().cpu()}
+    return _filled(force, force.addPerBondParameter, lambda *a: force.addBond(a[:-1], a[-1]), parameters, molecules)
+
+
+COORDINATES: dict[type, tuple[str, int, float]] = {  # expression of OpenMM, beads, its unit in units of the library
+    SplineBonds: ("distance(p1,p2)", 2, LENGTH),
+    SplineAngles: ("angle(p1,p2,p3)", 3, 1.0),
+    SplineCosines: ("cos(angle(p1,p2,p3))", 3, 1.0),
+    SplineDihedrals: ("dihedral(p1,p2,p3,p4)", 4, 1.0),
+}
+
+
 def _filled(force: Any, declare: Any, add: Any, parameters: dict[str, Tensor], molecules: list) -> Any:
     """Parameters declared, and one term per row of every molecule."""
     for name in parameters:
@@ -494,4 +534,9 @@ BONDED: dict[type, Callable[[Any, BondedTerm, list], Any]] = {
     CosineAngles: _cosine,
     PowerRepulsion: _power,
     FourierDihedrals: _fourier,
+    SplineBonds: _spline,
+    SplineAngles: _spline,
+    SplineCosines: _spline,
+    SplineDihedrals: _spline,
+    SplineTorsions: _spline,
 }

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from mlmd.cell import periodic_widths
 from mlmd.potentials.accelerated import Accelerated
 from mlmd.potentials.accelerated_bonded import AcceleratedBonded
-from mlmd.potentials.bonded import KINDS, Bonded, Law
+from mlmd.potentials.accelerated_splines import AcceleratedSplines
+from mlmd.potentials.bonded import KINDS, Bonded, Law, SplineTorsions
 from mlmd.potentials.compose import Ensemble, Frozen, Scaled, Shifted, Sum
 from mlmd.potentials.coulomb import ChargePotential, Coulomb, CoulombDSF, charges_of
 from mlmd.potentials.ewald import Ewald
@@ -154,7 +155,7 @@ def _apart(potential: Any, system: System, within: _Within) -> Terms:
         return _apart(potential.potential, system, replace(within, factor=within.factor * potential.factor))
     if isinstance(potential, Accelerated):  # the law itself, not its table
         return _apart(potential.law, system, within)
-    if isinstance(potential, AcceleratedBonded):
+    if isinstance(potential, (AcceleratedBonded, AcceleratedSplines)):
         return _apart(potential.bonded, system, within)
     if isinstance(potential, Frozen):
         return _apart(potential.potential, system, within)
@@ -178,7 +179,7 @@ def _sum(members: list[Any], system: System, within: _Within) -> Terms:
 
 
 def _bonded(law: Any, coordinates: InternalCoordinates, factor: float) -> BondedTerm:
-    if getattr(law, "kind", None) not in KINDS or not hasattr(law, "u"):
+    if not isinstance(law, SplineTorsions) and (getattr(law, "kind", None) not in KINDS or not hasattr(law, "u")):
         raise unsupported(law)
     return BondedTerm(law, coordinates, factor)
 

@@ -335,7 +335,7 @@ class SplineTorsions(Law):
         ValueError: if shapes do not fit.
     """
 
-    rows: Tensor
+    kind = "dihedrals"
     angles: Tensor
 
     def __init__(
@@ -354,6 +354,11 @@ class SplineTorsions(Law):
                 f"angles has shape {tuple(at.shape)}: give the rows of two angles for each of {len(self.turn.rows)} dihedrals"
             )
         self.register_buffer("angles", at)
+
+    @property
+    def rows(self) -> Tensor:
+        """(K,) rows of the coordinates' dihedrals."""
+        return self.turn.rows
 
     def forward(self, distances: Tensor, angles: Tensor, dihedrals: Tensor) -> Tensor:
         f = self._fading(angles[self.angles])

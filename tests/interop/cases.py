@@ -11,7 +11,19 @@ from torch import nn
 from mlmd.forces import energy_forces
 from mlmd.neighbors import neighbors
 from mlmd.potentials.accelerated import Accelerated, accelerated
-from mlmd.potentials.bonded import Bonded, CosineAngles, FourierDihedrals, HarmonicAngles, HarmonicBonds, PowerRepulsion
+from mlmd.potentials.bonded import (
+    Bonded,
+    CosineAngles,
+    FourierDihedrals,
+    HarmonicAngles,
+    HarmonicBonds,
+    PowerRepulsion,
+    SplineAngles,
+    SplineBonds,
+    SplineCosines,
+    SplineDihedrals,
+    SplineTorsions,
+)
 from mlmd.potentials.compose import Ensemble, Frozen, Scaled, Shifted
 from mlmd.potentials.coulomb import Coulomb, CoulombDSF
 from mlmd.potentials.ewald import Ewald
@@ -95,6 +107,25 @@ def repulsion() -> PowerRepulsion:
 
 def bonded(*laws: nn.Module) -> Bonded:
     return Bonded(coordinates(), laws).double()  # type: ignore[arg-type]
+
+
+def _random(law):
+    held = law.turn if isinstance(law, SplineTorsions) else law
+    held.coefficients.data = 0.2 * torch.randn(
+        held.coefficients.shape, generator=torch.Generator().manual_seed(7), dtype=torch.float64
+    )
+    return law
+
+
+def splines() -> Bonded:
+    """Splines of every kind, of bonds and cosines within and beyond their range."""
+    return bonded(
+        _random(SplineBonds([0, 1, 2, 3], 3.5, 4.1, 6, groups=[0, 1, 1, 0])),
+        _random(SplineAngles([0, 2], 8, groups=[0, 1])),
+        _random(SplineCosines([0, 1, 2], -0.8, 0.0, 7, groups=[0, 1, 0])),
+        _random(SplineDihedrals([1, 0], 6, groups=[0, 1])),
+        _random(SplineTorsions([0, 1], [[0, 1], [1, 2]], 9, groups=[0, 0])),
+    )
 
 
 def everything() -> nn.Module:

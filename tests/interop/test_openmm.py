@@ -15,6 +15,7 @@ from mlmd.cell import wrap
 from mlmd.interop.openmm import molecules, positions_nm, to_openmm, to_openmm_python
 from mlmd.nn.invariant import InvariantNet
 from mlmd.nn.schnet import SchNet
+from mlmd.potentials.accelerated import accelerated
 from mlmd.potentials.compose import Sum
 from mlmd.potentials.pair import WCA, Excluding, LennardJones
 from mlmd.system import System
@@ -31,6 +32,7 @@ from tests.interop.cases import (
     name,
     ours,
     relative,
+    splines,
 )
 
 mm = pytest.importorskip("openmm")
@@ -60,6 +62,15 @@ def test_energies_and_forces_are_those_of_openmm(case: Case, periodic: bool) -> 
     tolerance = 1e-5 if approximate else 1e-8
     assert e == pytest.approx(energy, rel=tolerance)
     assert relative(f, forces) < tolerance
+
+
+@pytest.mark.parametrize("fast", [False, True], ids=["plain", "accelerated"])
+def test_splines_of_internal_coordinates_are_those_of_openmm(fast: bool) -> None:
+    potential: Any = accelerated(splines()) if fast else splines()
+    system = liquid(1)
+    (energy, forces), (e, f) = ours(potential, system), theirs(to_openmm(potential, system)[0], system)
+    assert e == pytest.approx(energy, rel=1e-8)
+    assert relative(f, forces) < 1e-8
 
 
 def test_the_single_precision_platform_agrees_as_far_as_its_digits_go() -> None:
