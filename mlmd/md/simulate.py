@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from mlmd import jit
 from mlmd.cell import completed, widths
 from mlmd.errors import StopSimulation, Unstable
 from mlmd.forces import Evaluation, Potential, energy_forces
@@ -244,8 +245,11 @@ class _Engine:
         assert self.origin is not None
         if system.cell is not self.origin.cell:
             return False
-        farthest = (system.positions - self.origin.positions).abs_().max() * 3**0.5
-        return float(farthest) * (1 + 1 / (self.age + 1)) <= self.slack
+        reach = self.slack / (1 + 1 / (self.age + 1))
+        x, y = system.positions, self.origin.positions
+        if x.is_cuda or not jit.available():
+            return float((x - y).abs_().max()) * 3**0.5 <= reach
+        return not _any_beyond(x.detach().numpy(), y.detach().numpy(), reach**2)
 
     def _wider(self, state: State) -> float:
         return 1.1 * float(self._strayed(state.system))
@@ -267,6 +271,16 @@ class _Engine:
         eye = torch.eye(3, dtype=strain.dtype, device=strain.device)
         nearer = torch.linalg.matrix_norm(strain - eye, ord=2).max() * (self.potential.cutoff / 2 + self.slack)
         return (system.positions - along).square().sum(-1).max().sqrt() + nearer
+
+
+@jit.jit
+def _any_beyond(x, y, square):
+    """Whether a row of x (N, 3) is further from that of y than the root of ``square``."""
+    beyond = 0
+    for i in range(len(x)):
+        dx, dy, dz = x[i, 0] - y[i, 0], x[i, 1] - y[i, 1], x[i, 2] - y[i, 2]
+        beyond += dx * dx + dy * dy + dz * dz > square
+    return beyond > 0
 
 
 def _frozen(before: State, after: State, bad: Violation) -> State:

@@ -7,7 +7,8 @@ import torch
 
 from mlmd.cell import completed, periodic_widths
 from mlmd.jit import jit
-from mlmd.neighbors.rows import RowPairs, Rows
+from mlmd.lanes import LANES
+from mlmd.neighbors.rows import FoundRows, RowPairs
 from mlmd.system import System
 
 
@@ -34,12 +35,11 @@ def cell_pairs(system: System, cutoff: float) -> RowPairs:
     while True:
         number, bounds = np.empty(len(x), np.int32), np.empty(len(x) + 1, np.int64)
         sender, near = np.empty(room * len(x) + 64, np.uint32), np.empty((3, 16 * room))
-        parent, image = np.empty((1 + room // 6) * len(x) + 64, np.uint32), np.zeros(((1 + room // 6) * len(x) + 64, 3), np.int32)
+        parent, image = np.empty((1 + room // 6) * len(x) + 64, np.uint32), np.empty(((1 + room // 6) * len(x) + 64, 3), np.int32)
         ghost = np.empty((room + 8) * int(counts.max()) + 64, np.int32)
         known = _rows(x, counts, *boxes, float(cutoff), number, bounds, sender, near, parent, image, ghost)
         if known >= 0:
-            start, sender = _in_order(number, bounds, sender)
-            return RowPairs(Rows(start, sender, parent[:known], image[:known]))
+            return RowPairs(FoundRows(number, bounds, sender, parent[:known], image[:known]))
         room *= 2
 
 
@@ -56,21 +56,6 @@ def _lattices(cells, inverses, widths):
             widths[k, a] = abs(volume) / np.sqrt(x * x + y * y + z * z)
             smallest = min(smallest, abs(volume))
     return smallest
-
-
-@jit
-def _in_order(number, bounds, sender):
-    """Row k of ``bounds`` (N + 1,), which is that of particle number[k], to the place of its particle."""
-    n = len(number)
-    start, out = np.zeros(n + 1, np.int32), np.empty(bounds[n], np.uint32)
-    for k in range(n):
-        start[number[k] + 1] = bounds[k + 1] - bounds[k]
-    for i in range(n):
-        start[i + 1] += start[i]
-    for k in range(n):
-        to = start[number[k]]
-        out[to : to + bounds[k + 1] - bounds[k]] = sender[bounds[k] : bounds[k + 1]]
-    return start, out
 
 
 @jit
@@ -94,6 +79,7 @@ def _rows(x, counts, cells, inverses, widths, periodic, cutoff, number, bounds, 
     n_all = len(x)
     for i in range(n_all):
         parent[i] = i
+        image[i, 0], image[i, 1], image[i, 2] = 0, 0, 0
     found, known, first, side, squared = 0, n_all, 0, 0.5 * cutoff, cutoff * cutoff
     y = np.empty((3, n_all))  # positions in the cell, sorted by grid cell
     who, squares = np.empty(near.shape[1], np.int32), np.empty(near.shape[1])
@@ -200,7 +186,7 @@ def _rows(x, counts, cells, inverses, widths, periodic, cutoff, number, bounds, 
                             ax[p], ay[p], az[p], an[p] = wx[p] + qx, wy[p] + qy, wz[p] + qz, wn[p] + offset
                         size += p1 - p0
             for k in range(h0, h1):
-                if found + size > len(sender):
+                if found + size + LANES > len(sender):
                     return -1
                 px, py, pz, after = y[0, k], y[1, k], y[2, k], k - h0 + 1
                 ax, ay, az = near[0, after:size], near[1, after:size], near[2, after:size]

@@ -51,14 +51,14 @@ class HalfPairs(Pairs):
 
 
 class _Frame(NamedTuple):
-    """The half list of one frame: index (2, P) and shift (P, 3), in the smallest integers that hold them."""
+    """The half list of one frame: its pairs (2, P) and shift (P, 3), in the smallest integers that hold them."""
 
-    index: Tensor
+    pairs: Tensor
     shift: Tensor
 
     @property
     def bytes(self) -> int:
-        return self.index.nbytes + self.shift.nbytes
+        return self.pairs.nbytes + self.shift.nbytes
 
 
 class KeptLists:
@@ -129,7 +129,7 @@ def _small(values: Tensor, largest: int | None = None) -> Tensor:
 
 def _joined(frames: list[_Frame], n: int) -> HalfPairs:
     """The lists of frames of n particles as the list of their batch."""
-    index = torch.cat([f.index for f in frames], 1).long()
-    counts = torch.tensor([f.index.shape[1] for f in frames], device=index.device)
+    index = torch.cat([f.pairs for f in frames], 1).long()
+    counts = torch.tensor([f.pairs.shape[1] for f in frames], device=index.device)
     offset = torch.repeat_interleave(n * torch.arange(len(frames), device=index.device), counts)
     return HalfPairs(Pairs(index + offset, torch.cat([f.shift for f in frames]).long()))

@@ -46,21 +46,63 @@ class Rows:
         """(H,) receiver of every pair."""
         return np.repeat(np.arange(len(self.start) - 1, dtype=np.int32), np.diff(self.start))
 
+    @property
+    def n_rows(self) -> int:
+        """Particles up to the last that has a row: N, or fewer where the last ones have no pair."""
+        return len(self.start) - 1
+
     @cached_property
     def blocks(self) -> tuple[Numbers, Numbers]:
         """The rows cut into blocks of ``LANES`` senders: receiver (B,) and sender (B LANES,); ends are filled up with the number E.
 
         So all pairs of a block have one receiver and a compiled loop over blocks has no branches.
         """
-        many = int(_count_blocks(self.start, LANES))
-        receiver, sender = np.empty(many, np.uint32), np.empty(many * LANES, np.uint32)
-        _fill_blocks(self.start, self.sender, len(self.parent), LANES, receiver, sender)
-        return receiver, sender
+        own = np.arange(self.n_rows, dtype=np.int32)
+        return _blocks(own, self.start.astype(np.int64), np.append(self.sender, np.zeros(LANES, np.uint32)), len(self.parent))
 
     def where(self, keep: NDArray[np.bool_]) -> Rows:
         """The pairs marked in ``keep`` (H,)."""
         kept = np.concatenate([np.zeros(1, np.int64), np.cumsum(keep)])[self.start]
         return Rows(kept.astype(np.int32), self.sender[keep], self.parent, self.image)
+
+
+class FoundRows(Rows):
+    """``Rows`` in the order in which a search went through space, which is that of their blocks; ``start`` and ``sender`` if asked for.
+
+    number (N,): row k is that of this particle, ``found[bounds[k]:bounds[k + 1]]``; found is longer by ``LANES`` at least.
+    """
+
+    def __init__(self, number: Integers, bounds: NDArray[np.int64], found: Numbers, parent: Numbers, image: Integers):
+        self.__dict__.update(parent=parent, image=image, _found=(number, bounds, found))
+
+    _found: tuple[Integers, NDArray[np.int64], Numbers]
+
+    def __len__(self) -> int:
+        return int(self._found[1][-1])
+
+    @property
+    def n_rows(self) -> int:
+        """All particles."""
+        return len(self._found[0])
+
+    @cached_property
+    def _ordered(self) -> tuple[Integers, Numbers]:
+        return _in_order(*self._found)
+
+    @cached_property
+    def start(self) -> Integers:  # type: ignore[override]
+        """(N + 1,) bounds of the rows by particle."""
+        return self._ordered[0]
+
+    @cached_property
+    def sender(self) -> Numbers:  # type: ignore[override]
+        """(H,) the other end of every pair."""
+        return self._ordered[1]
+
+    @cached_property
+    def blocks(self) -> tuple[Numbers, Numbers]:
+        """Receivers and senders of the blocks, neighbours in space one after another."""
+        return _blocks(*self._found, len(self.parent))
 
 
 class RowPairs(Pairs):
@@ -116,25 +158,41 @@ def rows_of(pairs: Pairs) -> Rows:
     return Rows(start, sender, parent, image)
 
 
-@jit
-def _count_blocks(start, lanes):
-    """How many blocks the rows fill."""
-    many = 0
-    for i in range(len(start) - 1):
-        many += (start[i + 1] - start[i] + lanes - 1) // lanes
-    return many
+def _blocks(number: Integers, bounds: NDArray[np.int64], sender: Numbers, nowhere: int) -> tuple[Numbers, Numbers]:
+    lengths = np.diff(bounds)
+    many = int(((lengths + LANES - 1) // LANES).sum())
+    receivers, senders = np.empty(many, np.uint32), np.empty(many * LANES, np.uint32)
+    _fill_blocks(number, bounds, sender, nowhere, receivers, senders)
+    return receivers, senders
 
 
 @jit
-def _fill_blocks(start, sender, nowhere, lanes, receiver, senders):
+def _in_order(number, bounds, sender):
+    """Row k of ``bounds`` (N + 1,), which is that of particle number[k], to the place of its particle."""
+    n = len(number)
+    start, out = np.zeros(n + 1, np.int32), np.empty(bounds[n], np.uint32)
+    for k in range(n):
+        start[number[k] + 1] = bounds[k + 1] - bounds[k]
+    for i in range(n):
+        start[i + 1] += start[i]
+    for k in range(n):
+        to = start[number[k]]
+        out[to : to + bounds[k + 1] - bounds[k]] = sender[bounds[k] : bounds[k + 1]]
+    return start, out
+
+
+@jit
+def _fill_blocks(number, bounds, sender, nowhere, receivers, senders):
     """Receivers of the blocks, and their senders, with ``nowhere`` in place of those that are missing."""
     m = 0
-    for i in range(len(start) - 1):
-        for p in range(start[i], start[i + 1], lanes):
-            held = min(lanes, start[i + 1] - p)
-            receiver[m] = i
-            senders[m * lanes : m * lanes + held] = sender[p : p + held]
-            senders[m * lanes + held : (m + 1) * lanes] = nowhere
+    for k in range(len(number)):
+        for p in range(bounds[k], bounds[k + 1], LANES):
+            receivers[m] = number[k]
+            block, some = senders[m * LANES :], sender[p:]
+            for lane in range(LANES):  # of a fixed length, so that it becomes a vector instruction; reads beyond the row
+                block[lane] = some[lane]
+            for lane in range(bounds[k + 1] - p, LANES):
+                block[lane] = nowhere
             m += 1
 
 

@@ -162,7 +162,7 @@ class Accelerated(Potential):
         law = ready.kind, ready.first, ready.table.rows, ready.table.lowest, ready.table.bits, self.cutoff**2
         receiver, sender = rows.blocks
         if len(sender) < FULL * len(rows) and len(ready.table.rows) < 2**24:
-            _sum_blocks(*box, len(rows.start) - 1, receiver, sender, rows.parent, rows.image, *law, energy, forces)
+            _sum_blocks(*box, rows.n_rows, receiver, sender, rows.parent, rows.image, *law, energy, forces)
         else:
             _sum_pairs(*box, rows.shifted, rows.start, rows.sender, rows.parent, rows.image, *law, energy, forces)
         return torch.from_numpy(energy.astype(forces.dtype)), torch.from_numpy(forces)
