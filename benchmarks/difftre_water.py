@@ -27,6 +27,8 @@ from torch import Tensor, nn
 from mlmd import store, units
 from mlmd.cg.difftre import PressureTarget, Target, difftre
 from mlmd.cg.difftre_newton import difftre_newton
+from mlmd.cg.hypernetted_chain import hypernetted_chain_inversion
+from mlmd.cg.target_rdf import TargetRDF
 from mlmd.forces import energy_forces
 from mlmd.md import Langevin, rest, simulate, thermal_velocities
 from mlmd.neighbors import neighbors
@@ -93,8 +95,26 @@ def angles(seed: int) -> Sum:
 
 
 def pairs(seed: int) -> Sum:
-    """A spline that begins at zero on the prior."""
-    return Sum(CubicSplinePair(START, REACH, INTERVALS), prior(REACH))
+    """A spline on the prior that begins with the hypernetted-chain inversion of g(r)."""
+    spline, soft = CubicSplinePair(START, REACH, INTERVALS), prior(REACH)
+    r, g = np.loadtxt(DATA / "O_O_RDF.csv").T * np.array([[units.nm], [1.0]])
+    bins = np.arange(0.1, 8.0, 0.1)  # further out, the errors of the experiment make its structure factor negative at k = 0
+    seen = np.where(bins > START, np.interp(bins, r, g), 0.0)
+    target = TargetRDF(bins, seen * (seen > 1e-3))
+    basis = target.basis(REACH)
+    law = basis.law(hypernetted_chain_inversion(target, basis, KT, start_box()))
+    x, kind = torch.linspace(START, REACH, INTERVALS + 1, dtype=torch.float64), torch.zeros(INTERVALS + 1, dtype=torch.long)
+    with torch.no_grad():
+        spline.set_values(law.value(x, kind, kind) - soft.value(x, kind, kind))
+    return Sum(spline, soft)
+
+
+def network_on(model: Sum, seed: int) -> Sum:
+    """Another potential and SchNet with random weights but for its last layer, which is zero."""
+    net = network(seed).members[0]
+    for p in net.readout[-1].parameters():  # type: ignore[union-attr, index]
+        p.data.zero_()
+    return Sum(net, *model.members)
 
 
 MODELS: dict[str, Callable[[int], Sum]] = {"network": network, "angles": angles, "pairs": pairs}
@@ -239,7 +259,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--check", type=float, default=700.0, help="ps of the run at the end; 0: none")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="of checkpoints, log and result; default: runs/difftre-MODEL")
-    parser.add_argument("--start", type=Path, help="model.npz of another run to begin with")
+    parser.add_argument(
+        "--start", type=Path, help="model.npz of another run to begin with; a network is put on top where there is none"
+    )
     parser.add_argument("--write", action="store_true", help="keep the table in results/")
     args = parser.parse_args()
     for name, value in DEFAULTS[args.model].items():
@@ -255,7 +277,11 @@ def main() -> None:
     args = arguments()
     torch.set_num_threads(1)
     args.folder.mkdir(parents=True, exist_ok=True)
-    model = store.load(args.start) if args.start else MODELS[args.model](args.seed)
+    model = MODELS[args.model](args.seed)
+    if args.start:
+        model = store.load(args.start)
+        if args.model == "network" and not any(isinstance(m, SchNet) for m in model.members):
+            model = network_on(model, args.seed)
     hold(model)
     logs = train(model, args)
     judged = None

@@ -1,4 +1,4 @@
-"""Differentiable trajectory reweighting for potentials of few parameters: Gauss-Newton steps in place of gradient descent."""
+"""Differentiable trajectory reweighting by Gauss-Newton steps in place of gradient descent."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def difftre_newton(
 
     Args:
         model, system, targets, pressure, kT, dt, friction, replicas, steps, stride, equilibration, engine: as in ``difftre``; the
-            derivatives of every snapshot are kept by themselves, so that parameters should be fewer than some hundreds.
+            derivatives of every snapshot are kept by themselves, snapshots times parameters numbers in double precision.
         samples: number of samples, each with the step that follows. step: s. memory: samples J is averaged over.
         width: w, in the unit of the parameters (eV for coefficients of energies).
         tolerance: ends after the first sample whose loss was below, with the potential that made it.
@@ -107,9 +107,15 @@ def difftre_newton(
 
 
 def levenberg_marquardt(slope: Tensor, residual: Tensor, width: float) -> Tensor:
-    r"""(P,) the step :math:`-(J^TJ+|R|^2/w^2)^{-1}J^TR` for J (B, P) and R (B,), which is at most w/2 long."""
-    damping = residual.square().sum() / width**2 * torch.eye(slope.shape[1], dtype=slope.dtype)
-    return -torch.linalg.solve(slope.T @ slope + damping, slope.T @ residual)
+    r"""(P,) the step :math:`-(J^TJ+|R|^2/w^2)^{-1}J^TR=-J^T(JJ^T+|R|^2/w^2)^{-1}R` for J (B, P) and R (B,), at most w/2 long.
+
+    The smaller of the two matrices is the one that is solved with: networks have more parameters than there are observed numbers.
+    """
+    damping = residual.square().sum() / width**2
+    observed, free = slope.shape
+    if free <= observed:
+        return -torch.linalg.solve(slope.T @ slope + damping * torch.eye(free).to(slope), slope.T @ residual)
+    return -slope.T @ torch.linalg.solve(slope @ slope.T + damping * torch.eye(observed).to(slope), residual)
 
 
 @dataclass(frozen=True, eq=False)

@@ -77,6 +77,10 @@ def test_steps_are_those_of_least_squares_for_a_small_residual_and_never_longer_
     exact = np.linalg.lstsq(slope[:, :3].numpy(), -residual.numpy(), rcond=None)[0]
     step = levenberg_marquardt(slope, residual, 1e4)
     assert step.numpy() == pytest.approx([*exact, 0.0], abs=1e-5)
+    many = torch.randn(5, 40, generator=generator, dtype=torch.float64)  # more parameters than numbers to reproduce
+    normal = many.T @ many + residual[:5].square().sum() / 0.3**2 * torch.eye(40, dtype=torch.float64)
+    expected = -torch.linalg.solve(normal, many.T @ residual[:5])
+    torch.testing.assert_close(levenberg_marquardt(many, residual[:5], 0.3), expected, rtol=1e-10, atol=1e-12)
     for factor in (1e-4, 1.0, 1e4):
         assert float(levenberg_marquardt(factor * slope, residual, 0.1).norm()) <= 0.05
 
