@@ -93,6 +93,7 @@ def match_forces(
     checkpoint: str | None = None,
     checkpoint_every: int | None = None,
     callbacks: Sequence[Any] = (),
+    weigh: Callable[[Tensor, Tensor], Tensor] = lambda x, errors: errors,
 ) -> Iterator[dict[str, float]]:
     r"""Train ``model`` on what the prior leaves: minimise :math:`\frac1{3N}\langle|F-F_{prior}+\nabla U_{model}|^2\rangle`.
 
@@ -106,9 +107,11 @@ def match_forces(
         average: decay of the exponential moving average that becomes the final model.
         checkpoint, checkpoint_every: folder from which an interrupted training continues, written every so many steps (default:
             every 3 seconds).
+        weigh: makes of positions and force errors (batch, N, 3) those whose squares are minimised
+            (:class:`mlmd.cg.rigid_motion_forces.InnerWeight`).
 
     Yields:
-        ``{"step", "force", "held-out"}``: training loss and held-out mean square error in (eV/A)^2.
+        ``{"step", "force", "held-out"}``: training loss and held-out mean square error, the latter without weights, in (eV/A)^2.
 
     Raises:
         ValueError: if the frames have no forces.
@@ -117,13 +120,13 @@ def match_forces(
         raise ValueError(
             "frames have no forces: force matching needs them; without forces use the structure-based path (relative entropy)"
         )
-    residual = frames.forces.float() - predicted_forces(prior, frames)
+    x, residual = frames.positions.float(), frames.forces.float() - predicted_forces(prior, frames)
     train, test = split(len(frames), held_out)
     forces = _force_function(model, frames)
     pick = minibatch(len(train), batch, seed)
 
     def loss(_: nn.Module, index: Tensor) -> dict[str, Tensor]:
-        return {"force": (residual[index] - forces(index)).square().mean()}
+        return {"force": weigh(x[index], residual[index] - forces(index)).square().mean()}
 
     @torch.no_grad()
     def held_out_error() -> float:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from mlmd.cell import check_cutoff
-from mlmd.cg.force_matching import match_forces
+from mlmd.cg.force_matching import match_forces, predicted_forces
 from mlmd.cg.liquid_molecules import LiquidMolecules
+from mlmd.cg.rigid_motion_forces import InnerWeight
 from mlmd.forces import energy_forces
 from mlmd.frames import Frames
 from mlmd.neighbors import neighbors
@@ -190,13 +191,28 @@ class MoleculesInField(LiquidMolecules):
 
 def train_network(model: LiquidNetwork, frames: Frames, **settings: Any) -> Iterator[dict[str, float]]:
     """Match the mapped forces of the frames by gradient descent: :func:`mlmd.cg.force_matching.match_forces` of the network on what the
-    prior leaves, with batches of few frames.
+    prior leaves, with batches of few frames, and errors within molecules weighed down to the size of the others.
+
+    The less noise is in the forces the better: see :func:`mlmd.cg.rigid_motion_forces.with_molecular_forces`.
 
     Args:
-        settings: of ``match_forces``; default of batch: 4, steps: 5000, learning_rate: 2e-3.
+        settings: of ``match_forces``; default of batch: 4, steps: 5000, learning_rate: 2e-3, every: 500.
 
     Yields:
         as ``match_forces``; it ends after the given steps, and with a ``checkpoint`` an interrupted training continues.
+
+    Raises:
+        ValueError: if the frames have no forces.
     """
     chosen: dict[str, Any] = {"batch": 4, "steps": 5000, "learning_rate": 2e-3, "every": 500} | settings
+    if frames.forces is not None and "weigh" not in chosen:
+        chosen["weigh"] = inner_weight(model, frames)
     return match_forces(model.network, model.prior, frames, **chosen)
+
+
+def inner_weight(model: LiquidNetwork, frames: Frames) -> InnerWeight:
+    """The weight of force errors within molecules, from what the prior leaves of the forces of some frames."""
+    some = frames[:: max(1, len(frames) // SAMPLED)]
+    assert some.forces is not None
+    left = some.forces.float() - predicted_forces(model.prior, some)
+    return InnerWeight.of(some.positions.float(), left, model.molecules.size)

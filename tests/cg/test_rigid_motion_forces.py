@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mlmd.cg import mapping
-from mlmd.cg.rigid_motion_forces import with_molecular_forces
+from mlmd.cg.rigid_motion_forces import InnerWeight, rigid_part, with_molecular_forces
 from mlmd.frames import Frames
 
 KT = 1.0
@@ -114,3 +114,30 @@ def test_frames_that_do_not_belong_together_are_refused():
         with_molecular_forces(replace(m.apply(atoms), forces=None), atoms, m)
     with pytest.raises(ValueError, match="give beads"):
         with_molecular_forces(m.apply(atoms)[:2], atoms, m)
+
+
+def test_the_rigid_part_keeps_what_moves_and_turns_molecules_and_nothing_of_forces_between_their_beads():
+    generator = torch.Generator().manual_seed(2)
+    bent, straight = torch.randn(7, 4, 3, generator=generator), torch.randn(7, 2, 3, generator=generator)
+    for x in (bent, straight):
+        size = x.shape[1]
+        push, spin = torch.randn(2, 7, 1, 3, generator=generator)
+        rigid = push + torch.linalg.cross(spin.expand_as(x), x)
+        torch.testing.assert_close(rigid_part(x, rigid, size), rigid, atol=1e-4, rtol=1e-4)
+        d = x[:, :, None] - x[:, None]
+        strength = torch.randn(size, size, generator=generator)
+        between = ((strength + strength.T)[None, :, :, None] * d).sum(2)
+        torch.testing.assert_close(rigid_part(x, between, size), torch.zeros_like(x), atol=1e-4, rtol=0)
+
+
+def test_errors_within_molecules_are_weighed_by_how_much_noisier_they_are():
+    generator = torch.Generator().manual_seed(3)
+    x = 3 * torch.randn(400, 40, 3, generator=generator)  # ten molecules of four beads
+    noise = torch.randn(400, 40, 3, generator=generator)
+    rigid = rigid_part(x, noise, 4)
+    weight = InnerWeight.of(x, rigid + 5.0 * (noise - rigid), 4)
+    assert weight.share == pytest.approx(0.2, rel=0.02)
+    torch.testing.assert_close(
+        weight(x, rigid + 5.0 * (noise - rigid)), rigid + 5.0 * weight.share * (noise - rigid), atol=1e-3, rtol=1e-3
+    )
+    assert InnerWeight.of(x, rigid + 0.1 * (noise - rigid), 4).share == 1.0
