@@ -20,6 +20,7 @@ from mlmd.cg.liquid_comparison import Structure
 from mlmd.cg.liquid_networks import LiquidNetwork, liquid_network, train_network
 from mlmd.cg.liquid_sampler import LiquidSampler
 from mlmd.cg.liquid_settings import LiquidSettings
+from mlmd.cg.pair_core import KeepingCore, with_core
 from mlmd.cg.pair_force_matching import match_pair_forces
 from mlmd.cg.pair_relative_entropy import PairRelativeEntropy
 from mlmd.cg.refine_molecules import MoleculeIteration, refine_molecules
@@ -57,9 +58,10 @@ class Fitted:
 
 def first_guess(sampler: LiquidSampler) -> Tensor:
     """(R, I) values in eV: the hypernetted-chain inversion for single beads, the Boltzmann inversion for molecules."""
+    target, basis, kT = sampler.target, sampler.basis, sampler.kT
     if sampler.molecules is None:
-        return hypernetted_chain_inversion(sampler.target, sampler.basis, sampler.kT, sampler.state.system)
-    return boltzmann_inversion(sampler.target, sampler.basis, sampler.kT)
+        return hypernetted_chain_inversion(target, basis, kT, sampler.state.system)
+    return with_core(boltzmann_inversion(target, basis, kT), target, basis)
 
 
 class PotentialFit:
@@ -80,9 +82,9 @@ class PotentialFit:
             raise ValueError(
                 f"potential={settings.potential!r}: networks are for molecules of at least two beads here, take potential='splines' or more beads"
             )
-        if settings.method == "force-matching" and (structure.molecules is not None or beads.forces is None):
+        if settings.method == "force-matching" and (settings.potential != "splines" or beads.forces is None):
             raise ValueError(
-                "method='force-matching': splines are matched to the forces of single beads (n_beads=1) in data with forces; take "
+                "method='force-matching': splines are matched to forces, of data that have them and without a network below; take "
                 "'relative-entropy' or 'ibi'"
             )
         self.settings, self.beads, self.sampler, self.structure, self.kT = settings, beads, sampler, structure, kT
@@ -182,6 +184,7 @@ class PotentialFit:
             self._start = self._matched(), self._start[1]
         once = s.method in ("none", "force-matching")
         method = CORRECTIONS["ibi" if once else s.method](s, self.kT)
+        method = KeepingCore(method) if self.structure.molecules is not None and self.network is None else method
         left = min(left, 1) if once else left
         while left > 0:
             for log in self._loop(method, left):
@@ -194,9 +197,8 @@ class PotentialFit:
     def _loop(self, method: Correction, left: int) -> Iterator[Iteration | MoleculeIteration]:
         s, (values, coefficients) = self.settings, self._start
         if self.bonded is not None:
-            return refine_molecules(
-                method, self.sampler, self.bonded, values, coefficients, tolerance=s.tolerance, damping=s.damping, iterations=left
-            )
+            goal_of: dict[str, Any] = {"tolerance": s.tolerance, "iterations": left}
+            return refine_molecules(method, self.sampler, self.bonded, values, coefficients, **goal_of)
         tolerance = max(2 * s.tolerance, 2.01 * noise_floor(self.sampler))  # what a sample of this length can tell
         goal = None if s.pressure is None else PressureGoal(s.pressure * units.bar, PRESSED)
         return refine_pairs(method, self.sampler, values, tolerance=tolerance, iterations=left, pressure=goal)
@@ -208,7 +210,7 @@ class PotentialFit:
     def _matched(self) -> Tensor:
         """(R, I) values by force matching of the pairs."""
         some = self.beads[:: max(1, len(self.beads) // MATCHED_FRAMES)]
-        *_, last = match_pair_forces(some, self.sampler.basis)
+        *_, last = match_pair_forces(some, self.sampler.basis, molecules=self.structure.molecules)
         return last.values
 
     def _take(self, log: Iteration | MoleculeIteration) -> None:

@@ -19,11 +19,12 @@ class LiquidSettings(MapSettings):
     |---|---|
     | potential | between molecules: "splines" of each pair of bead types, or a network, "schnet" or "painn", with splines that mend it |
     | bonded | terms within molecules: "harmonic" (bonds and angles, Fourier series of dihedrals, by Boltzmann inversion) or "splines", corrected together with the pairs |
-    | method | what the splines are fitted by: "relative-entropy", "ibi" (iterative Boltzmann inversion), "imc" (inverse Monte Carlo), "force-matching" (of single beads), or "none": the first guess |
+    | method | what the splines are fitted by: "relative-entropy", "ibi" (iterative Boltzmann inversion), "imc" (inverse Monte Carlo), "force-matching", or "none": the first guess |
     | cutoff | of the splines, A; at most half the width of the box |
     | network_cutoff, width, depth, train_steps | of the network: range of a message in A, features, interactions, steps of force matching |
     | range | of the g(r) compared and fitted, A; cut to half the width of the box |
     | bin_width | of g(r) and between knots, A |
+    | reach | bonds along which beads are compared before they share a type: 0 for the same atoms, None for the same place in the molecule |
     | hops | beads up to so many bonds apart do not feel the splines |
     | iterations | at most so many |
     | tolerance | of mean abs(g - g_ref), largest over the pairs of types, and of twice the missing overlap of bonded densities; with harmonic terms, or none, max abs(g - g_ref) may be twice that instead |
@@ -47,6 +48,7 @@ class LiquidSettings(MapSettings):
     train_steps: int = 5000
     range: float = 12.0
     bin_width: float = 0.1
+    reach: int | None = 0
     hops: int = 3
     iterations: int = 12
     tolerance: float = 0.02

@@ -39,7 +39,8 @@ from mlmd.observables.rdf import RDF
 from mlmd.potentials.compose import Potential
 
 MIN_FRAMES = 50
-LONGEST_STEP = 4.0  # fs
+LONGEST_STEP = {"molecules": 10.0, "single beads": 4.0}  # fs
+STIFF_SHARE = 0.6  # of the inverse of the highest frequency in a molecule
 STIFFEST = 200  # frames that the time step is chosen on: splines are stiff in places
 SNAPSHOTS = 200  # of one sample
 SAMPLING = {"friction": 1 / units.ps, "equilibration": 2 * units.ps}
@@ -182,7 +183,7 @@ class LiquidStudy:
                     yield self._ledger.note("mapping", **log.values)
             assert found.mapping is not None
             self.autoencoder, self.force_noise = found.learned, found.noise
-            mapping = with_equivalent_types(found.mapping, self.frames)
+            mapping = with_equivalent_types(found.mapping, self.frames, self.settings.reach)
             self._ledger["mapping"] = mapping
             self._ledger["beads"] = mapping.apply(self.frames)
             check_whole(self.beads)
@@ -291,14 +292,16 @@ class LiquidStudy:
 
     @cached_property
     def time_step(self) -> float:
-        """fs; as asked for, or from the stiffest mode of a molecule, at most ``LONGEST_STEP``."""
+        """fs; as asked for, or from the stiffest mode of a molecule alone, at most ``LONGEST_STEP``."""
         molecules = self.structure.molecules
         if self.settings.time_step:
             return self.settings.time_step
         if molecules is None:
-            return LONGEST_STEP
+            return LONGEST_STEP["single beads"]
         one = self.beads.atoms(list(range(molecules.size)))
-        return min(LONGEST_STEP, suggested_time_step(molecules.bonded, replace(one, cell=None, forces=None), samples=STIFFEST))
+        alone = replace(one, cell=None, forces=None)
+        stable = suggested_time_step(molecules.bonded, alone, samples=min(STIFFEST, len(alone)), fraction=STIFF_SHARE)
+        return min(LONGEST_STEP["molecules"], stable)
 
     @property
     def friction(self) -> float:
@@ -374,7 +377,7 @@ class LiquidStudy:
     def _key(self, stage: str) -> str:
         """A short name for all that a stage depends on."""
         order = {
-            "mapping": ("n_beads", "mapping", "groups", "hydrogens", "rho", "weighting", "force_map", "seed"),
+            "mapping": ("n_beads", "mapping", "groups", "hydrogens", "rho", "weighting", "force_map", "seed", "reach"),
             "refine": (
                 *(
                     "potential",

@@ -9,13 +9,16 @@ import torch
 
 from mlmd import datasets, store, units
 from mlmd.cg import liquid_fit
+from mlmd.cg.liquid_comparison import apart
 from mlmd.cg.liquid_settings import LiquidSettings
 from mlmd.cg.liquid_study import LiquidStudy, check_whole, is_liquid, mass_density
 from mlmd.cg.mapping import Mapping
 from mlmd.cg.pair_splines import PairSplines
 from mlmd.errors import Diverging
+from mlmd.forces import energy_forces
 from mlmd.frames import Frames, bead_topology
 from mlmd.md import Langevin, rest, simulate, thermal_velocities
+from mlmd.neighbors import neighbors
 from mlmd.potentials.accelerated import accelerated
 from mlmd.potentials.bonded import Bonded, HarmonicBonds
 from mlmd.potentials.internal import InternalCoordinates
@@ -95,8 +98,6 @@ def test_a_bond_and_a_pair_potential_that_are_known_are_found_again(study):
 
 
 def test_the_same_liquid_has_the_same_structure_and_the_same_pace(study):
-    from mlmd.cg.liquid_comparison import apart
-
     for pair in study.comparison.rdfs.values():
         d = apart(*pair)
         assert d["mean"] < 0.02 + 2 * d["noise"]
@@ -125,8 +126,6 @@ def test_the_results_can_be_handed_on(study, tmp_path):
     assert len(Frames.load(folder / "beads.npz")) == len(study.beads)
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["comparison"]["rdf"]["a–a"]["mean"] > 0
-    from mlmd.neighbors import neighbors
-
     potential = store.load(folder / "potential.npz")
     pairs = neighbors(system, potential.cutoff)
     assert float(potential(system, pairs).detach()) == pytest.approx(float(study.potential(system, pairs).detach()), rel=1e-5)
@@ -274,8 +273,35 @@ def test_settings_that_cannot_be_are_refused(options, sentence):
         LiquidSettings(**options)
 
 
-def test_methods_that_do_not_go_with_the_beads_are_refused(dimers, tmp_path):
+def test_methods_that_do_not_go_with_the_data_are_refused(dimers, tmp_path):
     study = LiquidStudy(dimers, replace(TINY, method="force-matching"), tmp_path)
     list(study.learn_mapping()), list(study.fit())
-    with pytest.raises(ValueError, match="single beads"):
+    with pytest.raises(ValueError, match="data that have them"):
         list(study.refine())
+
+
+@pytest.mark.parametrize(
+    "change", [{"method": "imc"}, {"method": "ibi", "pressure": 400.0}, {"method": "none"}, {"bonded": "splines"}]
+)
+def test_every_method_samples_what_it_corrects(dimers, tmp_path, change):
+    short = dict(hops=1, iteration_ps=2.0, iterations=2, tolerance=0.05)
+    study = LiquidStudy(dimers, replace(TINY, **short, **change), tmp_path)
+    list(study.learn_mapping()), list(study.fit()), list(study.refine())
+    logs = [log for log in study.history["refine"] if "iteration" in log]
+    assert 1 <= len(logs) <= (1 if "none" in change.values() else 2)
+    assert all(abs(log["temperature"] / 300 - 1) < 0.15 for log in logs)
+    assert study.fitted.mean == min(log["mean"] for log in logs) or "pressure" in change
+
+
+def test_a_network_is_trained_first_and_splines_mend_it(ethane, tmp_path):
+    settings = LiquidSettings(
+        mapping="sequence", potential="schnet", train_steps=4, width=8, depth=1, iterations=1, iteration_ps=0.5
+    )
+    study = LiquidStudy(ethane, settings, tmp_path)
+    list(study.learn_mapping()), list(study.fit()), list(study.refine())
+    assert any("held-out" in log for log in study.history["refine"])
+    assert not bool(study.fitted.values.any())  # the correction begins with zeros, and was sampled
+    system = study.beads.system(0).to(torch.float32)
+    pairs = neighbors(system, study.potential.cutoff)
+    fast, plain = (energy_forces(p, system, pairs).forces.detach() for p in (study.potential, study.plain_potential))
+    assert float((fast - plain).square().mean().sqrt()) < 1e-3 * float(plain.square().mean().sqrt())

@@ -55,7 +55,7 @@ def test_whole_numbers_are_fine_where_numbers_are_asked_for():
 
 @pytest.mark.parametrize("kind", [Settings, LiquidSettings])
 def test_the_report_offers_settings_of_a_study_with_the_defaults_of_a_study(kind):
-    own = {"groups", "n_beads", "potential", "simulate_ps", "train_steps"}  # text in one, or default of the other kind of study
+    own = {"groups", "n_beads", "potential", "bonded", "train_steps"}  # text in one, or default of the other kind of study
     known = report.parameters_of(report.find_notebook())
     here = {n for n, p in known.items() if kind is LiquidSettings or not p.help.startswith("liquids:")}
     shared = {f.name: f.default for f in fields(kind) if f.name in here}

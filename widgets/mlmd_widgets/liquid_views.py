@@ -63,7 +63,7 @@ def type_note(study: LiquidStudy) -> str:
     word = "type" if len(kinds) == 1 else "types"
     return blocks.note(
         f"One map for all {study.mapping.n_molecules} molecules, found on molecules that were made whole across the boundary. {len(kinds)} {word} of "
-        f"beads, {told}: those of one type have the same place in the molecule and share one potential."
+        f"beads, {told}: those of one type are made of the same atoms and share one potential."
     )
 
 

@@ -39,7 +39,11 @@ SHOWN_FRAMES = 80
 SCANNED_FRAMES = 4000  # maps of other sizes are compared on so many frames
 SIZES = (3, 4, 5, 6, 8, 10, 12)
 REPORTED = ("mlmd", "torch", "numpy", "scipy", "mdtraj", "vesin", "plotly", "matplotlib")
-SUITABLE = {"ethane": 2, "tetracosane": 12, "water-spce": 1}  # beads per molecule of liquids that ship
+SUITABLE: dict[str, dict[str, Any]] = {  # settings that suit the liquids that ship
+    "ethane": {"n_beads": 2},
+    "tetracosane": {"n_beads": 8, "bonded": "splines"},
+    "water-spce": {"n_beads": 1},
+}
 OWN_NUMBER = ("residue", "alpha_carbon", "molecule", "identity")  # maps that need not be told the number of beads
 RHO_SCAN = (0.0, 1e-5, 1e-4, 1e-3)  # A^2/(kcal/mol/A)^2
 
@@ -50,7 +54,7 @@ def study_of(
     """The study that goes with the data: of a liquid for a periodic box of molecules, else of a single molecule.
 
     Args:
-        shared, own: settings of both kinds, and of the one kind; None of n_beads or potential takes the default, or what suits the data set.
+        shared, own: settings of both kinds, and of the one kind; None takes the default, or what suits the data set.
         folder: of its files. fast: every stage short. dataset: name of data that ship.
 
     Raises:
@@ -58,8 +62,7 @@ def study_of(
     """
     liquid = is_liquid(frames)
     values = {k: v for k, v in (shared | own).items() if v is not None or k == "pressure"}
-    if dataset in SUITABLE and "n_beads" not in values:
-        values["n_beads"] = SUITABLE[dataset]
+    values = SUITABLE.get(dataset, {}) | values
     if liquid:
         chosen = LiquidSettings(**values)
         return LiquidStudy(frames, chosen.fast() if fast else chosen, folder)
