@@ -17,6 +17,7 @@ FAST: dict[str, dict[str, int]] = {
     "02_simulating_a_liquid.ipynb": {"cells": 3, "steps": 100},
     "03_water_to_one_bead.ipynb": {"steps": 400, "iterations": 2},
     "04_liquid_ethane.ipynb": {"steps": 500, "iterations": 1, "produced": 600},
+    "05_backmapping.ipynb": {"steps": 30, "frames": 1000},
 }
 EXTERNAL = re.compile(r"""(?:src|href)\s*=\s*["'](?:https?:)?//[^"']+["']|@import|url\((?!["']?data:)[^)]*//""")
 
