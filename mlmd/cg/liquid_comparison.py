@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mlmd import units
 from mlmd.analysis.compare import Overlay, shared_limits
-from mlmd.analysis.kinetics import Acceleration, compare_kinetics, time_step
+from mlmd.analysis.kinetics import Acceleration, chain_ends, compare_kinetics, time_step
 from mlmd.cg.liquid_bonded import BondedTarget
 from mlmd.cg.liquid_molecules import LiquidMolecules, centre_rdf
 from mlmd.cg.target_rdf import first_peak
@@ -20,6 +20,7 @@ from mlmd.forces import Potential, energy_forces
 from mlmd.frames import Frames
 from mlmd.neighbors import neighbors
 from mlmd.observables.blocks import block_labels, block_mean
+from mlmd.observables.geometry import radius_of_gyration
 from mlmd.observables.histogram import Density1D, density
 from mlmd.observables.rdf import RDF, rdf
 
@@ -54,7 +55,8 @@ class LiquidComparison:
     rdfs: g(r) of every pair of bead types and, for molecules of several beads, of their centres ("centres of mass"): reference,
     simulated; pairs within ``hops`` bonds are not counted. large: g(r) in the small and in the enlarged box. overlays: densities
     of bonds, cosines of angles and dihedrals, put together by types. motion: None where a run is too short for it; ``notes`` says why.
-    small, box: means over the two runs; ``box`` is None without an enlarged one.
+    small, box: means over the two runs; ``box`` is None without an enlarged one. mean_squares: of radius of gyration and end-to-end distance,
+    A^2, for molecules of at least three beads.
     """
 
     rdfs: dict[str, tuple[RDF, RDF]]
@@ -63,12 +65,14 @@ class LiquidComparison:
     motion: Acceleration | None = None
     large: dict[str, tuple[RDF, RDF]] = field(default_factory=dict)
     box: RunSummary | None = None
+    mean_squares: dict[str, tuple[Measured, Measured]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def summary(self) -> dict[str, Any]:
         """Plain numbers with errors, ready for JSON; pressure in bar, energies in eV."""
         out: dict[str, Any] = {"rdf": {name: apart(*pair) for name, pair in self.rdfs.items()}}
         out["overlaps"] = {o.name: o.overlap for o in self.overlays}
+        out["mean squares / A^2"] = {k: [a.value, a.error, b.value, b.error] for k, (a, b) in self.mean_squares.items()}
         out["pressure / bar"] = [self.small.pressure.value / units.bar, self.small.pressure.error / units.bar]
         out["energy per bead / eV"] = [self.small.energy.value, self.small.energy.error]
         if self.box is not None:
@@ -129,7 +133,29 @@ class Structure:
             limits = (-np.pi, np.pi) if kind == "dihedral" else shared_limits(a.numpy(), b.numpy())
             name = f"{kind} {self.along(term.types)}"
             out.append(Overlay(name, kind, quantity, _density(a, limits), _density(b, limits)))
+        both_sizes = [self.sizes(f) for f in (reference, simulated)]
+        for name, kind in (("radius of gyration", "rg"), ("end-to-end distance", "distance")):
+            if name in both_sizes[0]:
+                a, b = (sizes[name][None] for sizes in both_sizes)
+                limits = shared_limits(a.numpy(), b.numpy())
+                out.append(Overlay(name, kind, "length", _density(a, limits), _density(b, limits)))
         return tuple(out)
+
+    def sizes(self, frames: Frames) -> dict[str, Tensor]:
+        """(F, M) radius of gyration (by mass) and end-to-end distance of whole molecules of at least three beads, in A, by name."""
+        if self.molecules is None or self.molecules.size < 3:
+            return {}
+        n, bonds = self.molecules.size, list(self.molecules.bonds)
+        x = frames.positions.double().unflatten(1, (-1, n))
+        ((a, b),) = chain_ends(n, bonds, torch.zeros(n, dtype=torch.long))
+        masses = None if frames.masses is None else frames.masses[:n].double()
+        return {"radius of gyration": radius_of_gyration(x, masses), "end-to-end distance": (x[:, :, b] - x[:, :, a]).norm(dim=-1)}
+
+    def mean_squares(self, reference: Frames, simulated: Frames) -> dict[str, tuple[Measured, Measured]]:
+        """Mean squares of the sizes in A^2, reference and simulated, with errors from blocks of time; empty below three beads."""
+        both = [{k: v.square().mean(1).numpy() for k, v in self.sizes(f).items()} for f in (reference, simulated)]
+        measured = [{k: Measured(*block_mean(v, BLOCKS)) for k, v in one.items()} for one in both]
+        return {k: (measured[0][k], measured[1][k]) for k in measured[0]}
 
 
 def _density(values: Tensor, limits: tuple[float, float]) -> Density1D:

@@ -263,6 +263,7 @@ class LiquidStudy:
                 motion,
                 large,
                 box,
+                self.structure.mean_squares(self.beads, self.run_frames),
                 notes,
             )
             yield self._ledger.note("compare", pressure=self.comparison.small.pressure.value / units.bar)

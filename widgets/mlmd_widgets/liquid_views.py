@@ -234,6 +234,12 @@ def structure_table(study: LiquidStudy) -> str:
     out = blocks.table(head, rows)
     if c.overlays:
         out += blocks.table(["density", "overlap", "JS / nat"], [(o.name, f"{o.overlap:.3f}", f"{o.js:.4f}") for o in c.overlays])
+    if c.mean_squares:
+        shown = [
+            (f"⟨{name}²⟩ / Å²", _told(a, 1.0), _told(b, 1.0), f"{100 * (b.value / a.value - 1):+.1f} %")
+            for name, (a, b) in c.mean_squares.items()
+        ]
+        out += blocks.table(["size of a molecule", "atoms, as beads", "beads", "difference"], shown)
     return out + f'<p class="mlmd-small">{sizes}</p>'
 
 

@@ -41,7 +41,7 @@ SIZES = (3, 4, 5, 6, 8, 10, 12)
 REPORTED = ("mlmd", "torch", "numpy", "scipy", "mdtraj", "vesin", "plotly", "matplotlib")
 SUITABLE: dict[str, dict[str, Any]] = {  # settings that suit the liquids that ship
     "ethane": {"n_beads": 2},
-    "tetracosane": {"n_beads": 8, "bonded": "splines"},
+    "tetracosane": {"n_beads": 8, "bonded": "splines", "bin_width": 0.2, "range": 14.0},
     "water-spce": {"n_beads": 1},
 }
 OWN_NUMBER = ("residue", "alpha_carbon", "molecule", "identity")  # maps that need not be told the number of beads
