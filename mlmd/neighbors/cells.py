@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from mlmd.cell import completed, periodic_widths
 from mlmd.jit import jit
@@ -31,7 +32,7 @@ def cell_pairs(system: System, cutoff: float) -> RowPairs:
     if _lattices(cell, inverse, width) < 1e-9:
         periodic_widths(system.cell, system.pbc)  # refuses it
     boxes = (cell, inverse, width, system.pbc.numpy())
-    room = 64  # pairs per particle; doubled until all fit
+    room = _room(cell, counts, cutoff) if bool(system.pbc.all()) else 64  # pairs per particle; doubled until all fit
     while True:
         number, bounds = np.empty(len(x), np.int32), np.empty(len(x) + 1, np.int64)
         sender, near = np.empty(room * len(x) + 64, np.uint32), np.empty((3, 16 * room))
@@ -41,6 +42,12 @@ def cell_pairs(system: System, cutoff: float) -> RowPairs:
         if known >= 0:
             return RowPairs(FoundRows(number, bounds, sender, parent[:known], image[:known]))
         room *= 2
+
+
+def _room(cell: NDArray[np.float64], counts: NDArray[np.int64], cutoff: float) -> int:
+    """Half the neighbours in the densest box if it is filled evenly, and a third more."""
+    density = float((counts / np.abs(np.linalg.det(cell))).max())
+    return max(64, int(1.33 * 2 / 3 * np.pi * cutoff**3 * density))
 
 
 @jit

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,10 +61,10 @@ class Rows:
         own = np.arange(self.n_rows, dtype=np.int32)
         return _blocks(own, self.start.astype(np.int64), np.append(self.sender, np.zeros(LANES, np.uint32)), len(self.parent))
 
-    def where(self, keep: NDArray[np.bool_]) -> Rows:
-        """The pairs marked in ``keep`` (H,)."""
-        kept = np.concatenate([np.zeros(1, np.int64), np.cumsum(keep)])[self.start]
-        return Rows(kept.astype(np.int32), self.sender[keep], self.parent, self.image)
+    def where(self, wanted: Callable[[Tensor, Tensor], Tensor]) -> Rows:
+        """The pairs (i, j) for which ``wanted(i, j)`` (P,), of receivers and senders, is true."""
+        keep = _marked(wanted, self.receiver, self.parent[self.sender])
+        return Rows(_counted(keep)[self.start].astype(np.int32), self.sender[keep], self.parent, self.image)
 
 
 class FoundRows(Rows):
@@ -99,6 +100,13 @@ class FoundRows(Rows):
         """(H,) the other end of every pair."""
         return self._ordered[1]
 
+    def where(self, wanted: Callable[[Tensor, Tensor], Tensor]) -> FoundRows:
+        """The pairs (i, j) for which ``wanted(i, j)`` (P,), of receivers and senders, is true."""
+        number, bounds, found = self._found
+        keep = _marked(wanted, np.repeat(number, np.diff(bounds)), self.parent[found[: len(self)]])
+        left = np.append(found[: len(self)][keep], np.zeros(LANES, np.uint32))
+        return FoundRows(number, _counted(keep)[bounds], left, self.parent, self.image)
+
     @cached_property
     def blocks(self) -> tuple[Numbers, Numbers]:
         """Receivers and senders of the blocks, neighbours in space one after another."""
@@ -133,9 +141,7 @@ class RowPairs(Pairs):
 
     def where(self, wanted: Callable[[Tensor, Tensor], Tensor]) -> Pairs:
         """The pairs (i, j) for which the symmetric ``wanted(i, j)`` (P,) is true."""
-        rows: Rows = self.rows
-        i, j = rows.receiver.astype(np.int64), rows.parent[rows.sender].astype(np.int64)
-        return RowPairs(rows.where(wanted(torch.from_numpy(i), torch.from_numpy(j)).numpy()))
+        return RowPairs(self.rows.where(wanted))
 
 
 def rows_of(pairs: Pairs) -> Rows:
@@ -156,6 +162,15 @@ def rows_of(pairs: Pairs) -> Rows:
         parent = np.concatenate([parent, j[away][first].astype(np.uint32)])
         image = np.concatenate([image, shift[away][first].astype(np.int32)])
     return Rows(start, sender, parent, image)
+
+
+def _marked(wanted: Callable[[Tensor, Tensor], Tensor], i: NDArray[Any], j: NDArray[Any]) -> NDArray[np.bool_]:
+    return wanted(torch.from_numpy(i.astype(np.int64)), torch.from_numpy(j.astype(np.int64))).numpy()
+
+
+def _counted(keep: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """(H + 1,) how many are kept before each pair."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(keep)])
 
 
 def _blocks(number: Integers, bounds: NDArray[np.int64], sender: Numbers, nowhere: int) -> tuple[Numbers, Numbers]:

@@ -323,8 +323,16 @@ class Excluding(Potential):
         return kept
 
     def _allowed(self, i: Tensor, j: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            return ~self._within(i, j)
+        allowed = torch.ones_like(i, dtype=torch.bool)
+        near = torch.nonzero((i - j).abs() < self.size).flatten()  # few, and all others are in different molecules
+        allowed[near] = ~self._within(i[near], j[near])
+        return allowed
+
+    def _within(self, i: Tensor, j: Tensor) -> Tensor:
         same = i.div(self.size, rounding_mode="floor") == j.div(self.size, rounding_mode="floor")
-        return ~(same & self.excluded[i % self.size, j % self.size])
+        return same & self.excluded[i % self.size, j % self.size]
 
     def forward(self, system: System, pairs: Pairs | None) -> Tensor:
         """Energy of every system, (S,), in eV."""
