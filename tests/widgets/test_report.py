@@ -12,7 +12,7 @@ import pytest
 from mlmd_widgets import report, study_views
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from mlmd import cli
+from mlmd import cli, datasets
 from mlmd import io as io_of_mlmd
 from mlmd.cg.liquid_settings import LiquidSettings
 from mlmd.cg.study import Settings
@@ -101,6 +101,26 @@ def test_the_summary_comes_first_and_progress_warnings_and_widget_state_are_left
     assert "<title>Title</title>" in page
 
 
+def test_sections_whose_code_has_shown_nothing_are_left_out_and_those_not_run_are_kept():
+    seen = new_output("stream", name="stdout", text="a result")
+    notebook = new_notebook(
+        cells=[
+            new_markdown_cell("# Title"),
+            new_code_cell("import this", execution_count=1),
+            new_markdown_cell("## Shown"),
+            new_code_cell("1", execution_count=2, outputs=[seen]),
+            new_markdown_cell("## Of other data"),
+            new_code_cell("if False: 1", execution_count=3),
+            new_markdown_cell("## Words alone"),
+            new_markdown_cell("## Never reached"),
+            new_code_cell("1"),
+        ]
+    )
+    page = report.to_html(notebook)
+    assert "Of other data" not in page
+    assert all(word in page for word in ("Title</h1>", "Shown</h2>", "Words alone</h2>", "Never reached</h2>"))
+
+
 def test_a_parameter_reaches_the_page_and_an_unknown_one_stops_the_notebook_itself(tmp_path):
     papermill = pytest.importorskip("papermill")
     check = new_code_cell("from mlmd_widgets.report import refuse_unknown_parameters\nrefuse_unknown_parameters()")
@@ -161,6 +181,17 @@ def test_bad_input_found_by_the_notebook_ends_with_status_2_and_other_errors_wit
     assert _fails_with(tmp_path, monkeypatch, line) == status
     last = capsys.readouterr().err.strip().splitlines()[-2]
     assert last.startswith("mlmd: ") == (status == 2)
+
+
+def test_molecules_of_different_kinds_end_the_command_with_a_sentence(tmp_path, capsys):
+    pytest.importorskip("papermill")
+    ethane = datasets.load("ethane")[::8]
+    ethane.atoms(list(range(ethane.n_atoms - 1))).save(tmp_path / "mixture.npz")
+    folders = [f"--output={tmp_path / 'out'}", f"--runs={tmp_path / 'runs'}"]
+    assert cli.main(["report", f"--top={tmp_path / 'mixture.npz'}", *folders]) == 2
+    told = capsys.readouterr().err
+    assert "mlmd: the 125 molecules are of different kinds" in told
+    assert "select those of one kind" in told
 
 
 @pytest.mark.parametrize("argument", ["output", "runs"])
