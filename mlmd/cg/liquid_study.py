@@ -70,7 +70,7 @@ class LiquidStudy:
 
     Raises:
         ValueError: no box, molecules of different kinds, too few frames, no temperature, a box narrower than twice the cutoff, a device
-            that does not exist.
+            that is not the CPU.
     """
 
     def __init__(self, frames: Frames, settings: LiquidSettings | None = None, folder: str | Path = "runs"):
@@ -85,7 +85,8 @@ class LiquidStudy:
             raise ValueError("the data carry no temperature: give a temperature of 300 K, for instance")
         first = frames.system(0)
         check_cutoff(first.cell, first.pbc, settings.cutoff)
-        self.device = device_of(settings.device)
+        if device_of(settings.device).type != "cpu":
+            raise ValueError(f"device={settings.device!r}: liquids are fitted and run on the CPU only, take device='cpu'")
         store.writable_folder(folder, "folder")
         self.frames, self.settings, self.folder, self.kT = replace(frames, kT=kT), settings, Path(folder), kT
         self.autoencoder: autoencoder.AutoencoderResult | None = None
