@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from mlmd.cg.priors import molecule_coordinates, one_per_bond, single_molecules
 from mlmd.frames import Frames
 from mlmd.observables.blocks import block_labels
 from mlmd.observables.histogram import Density1D, density
-from mlmd.observables.terms import Terms
+from mlmd.observables.terms import Terms, neighbours
 from mlmd.potentials.bonded import Bonded, Law, SplineBonds, SplineCosines, SplineTorsions
 from mlmd.potentials.internal import InternalCoordinates
 from mlmd.potentials.spline import UniformKnots
@@ -27,7 +28,7 @@ from mlmd.system import System
 Array = NDArray[np.float64]
 Coefficients = tuple[Tensor, ...]
 BINS = 48  # of a density
-KNOTS = {"bonds": 20, "cosines": 20, "dihedrals": 12}  # intervals of a spline
+KNOTS = {"bonds": 20, "cosines": 20, "dihedrals": 12, "distances": 16}  # intervals of a spline
 MARGIN = 0.1  # of the sampled range, added to its ends
 BEND = 1e-5  # weight of second differences of coefficients beside all bins: only where nothing was sampled they decide
 LEAST = 1e-4  # share of the largest bin below which a bin is not compared
@@ -35,7 +36,7 @@ LEAST = 1e-4  # share of the largest bin below which a bin is not compared
 
 @dataclass(frozen=True, eq=False)
 class AlikeTerms:
-    """Terms of one kind ("bonds", "cosines", "dihedrals") between the same types of beads.
+    """Terms of one kind ("bonds", "cosines", "dihedrals", "distances" over several bonds) along the same types of beads.
 
     rows (K,): of the coordinates' distances, angles or dihedrals. angles (K, 2): rows of the angles that dihedrals are made of.
     """
@@ -51,8 +52,11 @@ class AlikeTerms:
         return f"{self.kind} {'-'.join(map(str, self.types))}"
 
 
-def alike_terms(n: int, bonds: Iterable[tuple[int, int]], types: Iterable[int]) -> tuple[InternalCoordinates, list[AlikeTerms]]:
-    """All bonds, angles and dihedrals (one per bond) of a molecule of ``n`` beads with the given types, put together by types."""
+def alike_terms(
+    n: int, bonds: Iterable[tuple[int, int]], types: Iterable[int], reach: int = 1
+) -> tuple[InternalCoordinates, list[AlikeTerms]]:
+    """All bonds, angles and dihedrals (one per bond) of a molecule of ``n`` beads with the given types, put together by types; with
+    ``reach`` above 1 also the distances over 2, ..., ``reach`` bonds."""
     coordinates, terms = molecule_coordinates(n, list(bonds))
     kinds, row = list(types), {tuple(p): k for k, p in enumerate(coordinates.pairs.tolist())}
     found: dict[tuple[str, tuple[int, ...]], list[int]] = {}
@@ -60,11 +64,25 @@ def alike_terms(n: int, bonds: Iterable[tuple[int, int]], types: Iterable[int]) 
     listed = [("bonds", beads, row[tuple(beads)]) for beads in terms.bonds.tolist()]
     listed += [("cosines", beads, k) for k, beads in enumerate(terms.angles.tolist())]
     listed += [("dihedrals", terms.dihedrals[k].tolist(), k) for k in turns]
+    listed += [("distances", path, row[min(path[0], path[-1]), max(path[0], path[-1])]) for path in _paths(n, terms, reach)]
     for kind, beads, at in listed:
         along = tuple(kinds[b] for b in beads)
         found.setdefault((kind, min(along, along[::-1])), []).append(at)
     made = [AlikeTerms(*key, torch.tensor(rows), _angles_of(key[0], rows, terms)) for key, rows in found.items()]
     return coordinates, made
+
+
+def _paths(n: int, terms: Terms, reach: int) -> list[list[int]]:
+    """Shortest paths along 2 to ``reach`` bonds, each from its lower end, by length."""
+    near = neighbours(n, terms.bonds.tolist())
+    ways = {(i, j): [i, j] for i, j in terms.bonds.tolist()} | {(j, i): [j, i] for i, j in terms.bonds.tolist()}
+    seen, found = set(ways) | {(i, i) for i in range(n)}, list[list[int]]()
+    for _ in range(2, reach + 1):
+        longer = {(i, k): [*way, k] for (i, j), way in ways.items() for k in near[j] if (i, k) not in seen}
+        seen |= set(longer)
+        found += [way for (i, k), way in sorted(longer.items()) if i < k]
+        ways = longer
+    return found
 
 
 def _angles_of(kind: str, rows: list[int], terms: Terms) -> Tensor:
@@ -90,11 +108,13 @@ class BondedTarget:
     achiral: bool = False
 
     @staticmethod
-    def of(frames: Frames, *, achiral: bool = False) -> BondedTarget:
+    def of(frames: Frames, *, achiral: bool = False, reach: int = 1) -> BondedTarget:
         """Measured on reference frames of beads in whole, equal molecules; bead types as the frames have them.
 
         Args:
             achiral: whether a molecule and its mirror image are the same, so that what differs between them is noise.
+            reach: longest path in bonds whose end-to-end distance is a term. Bonds and angles that are correlated, as in beads of
+                several atoms, give too narrow a chain without the distances over two (and three) bonds.
 
         Raises:
             ValueError: molecules of unequal length or of one bead.
@@ -103,7 +123,7 @@ class BondedTarget:
         if n < 2:
             raise ValueError("the molecules have one bead (n_beads=1): there is nothing bonded")
         assert frames.types is not None
-        coordinates, terms = alike_terms(n, bonds, frames.types[:n].tolist())
+        coordinates, terms = alike_terms(n, bonds, frames.types[:n].tolist(), reach)
         coordinates = coordinates.double()
         values = coordinates(x.reshape(-1, 3).double())
         samples = [_pooled(t, values, len(frames), achiral) for t in terms]
@@ -115,6 +135,11 @@ class BondedTarget:
         """Of the terms."""
         return [t.name for t in self.terms]
 
+    @property
+    def sizes(self) -> list[tuple[int, bool]]:
+        """Number of coefficients of every term, and whether its coordinate is periodic."""
+        return [(k.size, k.periodic) for k in self._knots]
+
     def measured(self, positions: Tensor, n_blocks: int = 10) -> list[Density1D]:
         """Densities on the bins of the reference of frames (F, N, 3) of whole molecules, block errors over the frames."""
         values = self.coordinates(positions.reshape(-1, 3).double())
@@ -122,9 +147,13 @@ class BondedTarget:
         return [_density(s, _ends(d), n_blocks) for s, d in zip(pooled, self.reference)]
 
     def inversion(self, kT: float) -> Coefficients:
-        r""":math:`u(q)=-kT\ln[p(q)/J(q)]` with J = r^2 for bonds and 1 for cosines and dihedrals, as splines."""
+        r""":math:`u(q)=-kT\ln[p(q)/J(q)]` with J = r^2 for bonds and 1 for cosines and dihedrals, as splines; zero for distances over
+        several bonds, which follow from these but for what iteration finds."""
         out = []
         for k, d in enumerate(self.reference):
+            if self.terms[k].kind == "distances":
+                out.append(torch.zeros(self._knots[k].size, dtype=torch.float64))
+                continue
             seen = d.density > 0
             measure = d.centers**2 if self.terms[k].kind == "bonds" else np.ones_like(d.centers)
             u = -kT * np.log(np.where(seen, d.density / measure, 1.0))
@@ -186,30 +215,66 @@ class BondedTarget:
             raise ValueError(f"coefficients of {self.terms[k].name} have shape {tuple(c.shape)}, expected ({knots.size},)")
         if self.terms[k].kind == "dihedrals":
             return SplineTorsions(rows, self.terms[k].angles, knots.intervals, groups, c[None])
-        law: Callable[..., Law] = SplineBonds if self.terms[k].kind == "bonds" else SplineCosines
+        law: Callable[..., Law] = SplineCosines if self.terms[k].kind == "cosines" else SplineBonds
         return law(rows, knots.start, knots.stop, knots.intervals, groups, c[None])
 
 
-class BondedCounter:
-    """Keeps the positions of snapshots, for the densities of the bonded terms of one sample."""
+class Snapshots:
+    """Keeps the positions of what it is shown."""
 
-    def __init__(self, target: BondedTarget):
-        self.target, self._seen = target, list[Tensor]()
+    def __init__(self) -> None:
+        self._seen = list[Tensor]()
 
     def __call__(self, system: System) -> None:
         """Add one snapshot."""
         self._seen.append(system.positions)
 
-    def densities(self) -> list[Density1D]:
-        """Of all snapshots so far, which are then forgotten."""
-        seen, self._seen = torch.stack(self._seen), []
-        return self.target.measured(seen)
+    @property
+    def positions(self) -> Tensor:
+        """(F, N, 3) of all snapshots so far, in A."""
+        return torch.stack(self._seen)
+
+
+class BondedCorrection(Protocol):
+    """One step of a method for bonded terms: better coefficients, from positions (F, N, 3) that the given ones led to."""
+
+    def __call__(self, coefficients: Coefficients, positions: Tensor) -> Coefficients:
+        """Coefficients for the next iteration, in eV."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class BondedBoltzmannIteration:
+    """Every term by itself: :meth:`BondedTarget.corrected`. kT in eV; damping: alpha, below 1 where terms overlap."""
+
+    target: BondedTarget
+    kT: float
+    damping: float = 1.0
+
+    def __call__(self, coefficients: Coefficients, positions: Tensor) -> Coefficients:
+        """Coefficients for the next iteration, in eV."""
+        return self.target.corrected(coefficients, self.target.measured(positions), self.kT, self.damping)
+
+
+def features(target: BondedTarget, positions: Tensor) -> Tensor:
+    r"""(M, P) sums over each molecule of all functions of all terms, so that its energy is features . coefficients; molecules of all
+    frames (F, N, 3) one after the other. Torsions with their fading."""
+    r, theta, phi = target.coordinates(positions.reshape(-1, 3).double())
+    out = []
+    for terms, knots in zip(target.terms, target._knots):
+        q = {"cosines": theta, "dihedrals": phi}.get(terms.kind, r)[terms.rows]
+        q = q.cos() if terms.kind == "cosines" else q
+        value = knots.design_matrix(q.reshape(-1))[0].reshape(*q.shape, -1)
+        if terms.kind == "dihedrals":
+            value = value * SplineTorsions.fading(theta[terms.angles]).prod(1)[..., None]
+        out.append(value.sum(0))
+    return torch.cat(out, 1)
 
 
 def _pooled(terms: AlikeTerms, values: tuple[Tensor, Tensor, Tensor], frames: int, achiral: bool) -> Array:
     """(F, M K) values of the terms in all molecules of every frame; dihedrals with their negatives if ``achiral``."""
     r, theta, phi = values
-    q = {"bonds": r, "cosines": theta, "dihedrals": phi}[terms.kind][terms.rows]
+    q = {"cosines": theta, "dihedrals": phi}.get(terms.kind, r)[terms.rows]
     q = q.cos() if terms.kind == "cosines" else q
     q = torch.cat([q, -q]) if achiral and terms.kind == "dihedrals" else q
     return q.reshape(len(q), frames, -1).permute(1, 0, 2).reshape(frames, -1).numpy()

@@ -361,12 +361,12 @@ class SplineTorsions(Law):
         return self.turn.rows
 
     def forward(self, distances: Tensor, angles: Tensor, dihedrals: Tensor) -> Tensor:
-        f = self._fading(angles[self.angles])
+        f = self.fading(angles[self.angles])
         return (f.prod(1) * self.turn.u(dihedrals.index_select(0, self.turn.rows))).sum(0)
 
     def add_slopes(self, values: Values, slopes: Values) -> Tensor:
         theta = values[1][self.angles]
-        f = self._fading(theta)
+        f = self.fading(theta)
         u, slope = self.turn.u_and_slope(values[2].index_select(0, self.turn.rows))
         slopes[2].index_add_(0, self.turn.rows, f.prod(1) * slope)
         steep = STRAIGHT * (2 * theta).sin() / (theta.sin().square() + STRAIGHT).square()
@@ -375,7 +375,8 @@ class SplineTorsions(Law):
         return (f.prod(1) * u).sum(0)
 
     @staticmethod
-    def _fading(theta: Tensor) -> Tensor:
+    def fading(theta: Tensor) -> Tensor:
+        """sin^2 / (sin^2 + w) of angles in rad."""
         s = theta.sin().square()
         return s / (s + STRAIGHT)
 

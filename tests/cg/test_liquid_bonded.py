@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mlmd.cg.liquid_bonded import BondedCounter, BondedTarget, alike_terms
+from mlmd.cg.liquid_bonded import BondedTarget, Snapshots, alike_terms
 from mlmd.frames import Frames, bead_topology
 from tests.cg.chains import KT, bond_energy, cosine_energy, dihedral_energy, frames_of, sampled
 
@@ -63,10 +63,10 @@ def test_one_iteration_turns_wrong_energies_into_right_ones_where_terms_are_inde
 
 def test_densities_of_the_reference_overlap_with_themselves_and_snapshots_are_counted_once(target):
     frames = frames_of(sampled(600, seed=3))
-    counter = BondedCounter(target)
+    counter = Snapshots()
     for k in range(len(frames)):
         counter(frames.system(k))
-    found, direct = counter.densities(), target.measured(frames.positions)
+    found, direct = target.measured(counter.positions), target.measured(frames.positions)
     assert all(np.array_equal(a.density, b.density) for a, b in zip(found, direct))
     assert target.overlaps(list(target.reference)) == pytest.approx(1.0)
     assert (target.overlaps(found) < 1).all() and (target.overlaps(found) > 0.9).all()
