@@ -17,6 +17,7 @@ from mlmd.nn.tabulated import TabulatedSchNet
 from mlmd.nn.tabulated_painn import TabulatedPaiNN
 from mlmd.potentials.accelerated import Accelerated
 from mlmd.potentials.accelerated_bonded import AcceleratedBonded
+from mlmd.potentials.accelerated_splines import AcceleratedSplines
 from mlmd.potentials.bonded import (
     Bonded,
     CosineAngles,
@@ -185,6 +186,14 @@ POTENTIALS = [
     Row("Shifted", lambda: Shifted(_net(SchNet, interactions=1), [0.3, -2.0, 1.0])),
     Row("Frozen", lambda: Frozen(_lj())),
     Row("AcceleratedBonded", lambda: AcceleratedBonded(_bonded(_bonds(), _angles(), _cosines())), molecule=True, alike=False),
+    Row(
+        "AcceleratedSplines",
+        lambda: AcceleratedSplines(
+            _bonded(_wavy(SplineBonds([0, 1, 2, 3], 1.0, 2.2, 6)), _wavy(SplineCosines([0, 2], -1.0, 0.4, 8), 0.05))
+        ),
+        molecule=True,
+        alike=False,
+    ),
     Row("Accelerated", lambda: Accelerated(_lj(), tolerance=1e-10)),
     Row("Ensemble", lambda: Ensemble(_lj(), _net(SchNet, interactions=1))),
     Row("Excluding", lambda: Excluding(_lj(), CHAIN, size=5, hops=2), alike=False),
