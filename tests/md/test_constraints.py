@@ -441,3 +441,23 @@ def test_bad_constraints_are_refused_by_name():
     line = System.single(torch.tensor([[0.0, 0, 0], [1.0, 0, 0], [2.0, 0, 0]]).double())
     with pytest.raises(ValueError, match="not independent"):
         RigidBonds.of(line, [(0, 1), (1, 2), (0, 2)]).solver(line)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("closed", [False, True], ids=["SHAKE", "SETTLE"])
+def test_a_compiled_run_on_constraints_is_the_eager_one(closed):
+    """torch.compile of the whole step: iterations and warnings stay outside of the compiled pieces, results are the same."""
+    system, settle = waters()
+    constraints = settle if closed else settle.bonds
+    kT = 300 * units.kelvin
+    start = constrain(rest(system, thermal_velocities(system, kT, torch.Generator().manual_seed(3))), constraints)
+    ends = []
+    for compile in (False, True):
+        g = torch.Generator().manual_seed(1)
+        integrator = Constrained(Langevin(2.0 * units.fs, kT, 1 / units.ps), constraints)
+        *_, end = simulate(start, Water(), integrator, 40, every=20, generator=g, compile=compile)
+        ends.append(end)
+    torch.testing.assert_close(ends[1].system.positions, ends[0].system.positions, rtol=0, atol=1e-10)
+    torch.testing.assert_close(ends[1].velocities, ends[0].velocities, rtol=0, atol=1e-10)
+    assert float((end.system.positions - start.system.positions).norm(dim=1).max()) > 0.1
+    assert float(settle.bonds.error(end.system).max()) < 1e-9
