@@ -199,7 +199,7 @@ def per_step(run: dict[str, Any], steps: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--training", type=int, default=3000, help="steps of gradient descent")
+    parser.add_argument("--training", type=int, default=1500, help="steps of gradient descent")
     parser.add_argument("--steps", type=int, default=5000, help="of one sample of the refinement")
     parser.add_argument("--iterations", type=int, default=8)
     parser.add_argument("--tolerance", type=float, default=0.04, help="of max |dg| in one sample")
