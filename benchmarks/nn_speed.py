@@ -1,7 +1,7 @@
 """Speed of SchNet and PaiNN on one thread: energy + forces, and training steps on forces, in structures per second of CPU time.
 
-``python benchmarks/nn_speed.py [--quick]``. Peers are measured where they can be imported: ``pip install --no-deps
---ignore-requires-python schnetpack torchmd-net`` and what they import, in an environment of their own.
+``pip install 'mlmd[benchmark]' && python benchmarks/nn_speed.py [--quick]``. Peers are measured where they can be imported; schnetpack
+asks for Python 3.12, in an older one ``pip install --no-deps --ignore-requires-python schnetpack`` and what it imports works as well.
 """
 
 from __future__ import annotations
