@@ -13,6 +13,7 @@ from mlmd.analysis.kinetics import Acceleration, Kinetics
 from mlmd.observables import VACF, green_kubo
 from mlmd.observables.blocks import Array
 from mlmd_widgets import theme
+from mlmd_widgets.blocks import with_error
 
 BAND = 2.0  # standard errors shown on either side
 COLORS = (theme.REFERENCE, theme.CG, *theme.BEADS[1:4])
@@ -88,7 +89,7 @@ def relaxations(curves: Dict[str, Kinetics], most: float = 5.0) -> Figure:
                 told = (
                     name
                     if tau is None
-                    else f"{name}: {units.shown(tau.value, 'time'):.3g} ± {units.shown(tau.error, 'time'):.1g} ps"
+                    else f"{name}: {with_error(units.shown(tau.value, 'time'), units.shown(tau.error, 'time'))} ps"
                 )
                 _band(ax, t, c.c, c.error, color, told)
                 if tau is not None:
@@ -100,7 +101,7 @@ def relaxations(curves: Dict[str, Kinetics], most: float = 5.0) -> Figure:
             ax.set(
                 xlabel=units.label("time", "t"),
                 ylabel="C(t)",
-                title=theme.pretty(quantity),
+                title=theme.pretty(quantity).replace("^2", "²"),
                 xlim=(0, float(_ps(end))),
                 ylim=(-0.15, 1.05),
             )
@@ -117,7 +118,7 @@ def acceleration(result: Acceleration) -> Figure:
         values, errors = ([getattr(r, f) for r in factors.values()] for f in ("value", "error"))
         ax.barh(y, values, xerr=errors, color=theme.CG, height=0.6, error_kw=dict(ecolor=theme.BLACK, capsize=3))
         ax.axvline(1, color=theme.REFERENCE, linestyle="--", linewidth=1.2)
-        ax.set_yticks(y, list(factors))
+        ax.set_yticks(y, [f.replace("^2", "²") for f in factors])
         ax.set(xlabel="beads / atoms (times as fast)", title="Acceleration", xlim=(0, None))
     return figure
 
