@@ -8,10 +8,11 @@ from matplotlib.figure import Figure
 
 from mlmd import units
 from mlmd.cg.liquid_bonded import BondedTarget
-from mlmd.cg.liquid_comparison import LETTERS, Measured, apart, peak_of
+from mlmd.cg.liquid_comparison import BLOCKS, LETTERS, Measured, apart, peak_of
 from mlmd.cg.liquid_study import LiquidStudy, mass_density
 from mlmd.frames import Frames
 from mlmd.observables import Density1D
+from mlmd.observables.blocks import block_mean
 from mlmd.observables.unwrap import centres, molecules
 from mlmd_widgets import blocks, figures, painter, theme
 from mlmd_widgets.blocks import Card
@@ -102,7 +103,7 @@ def refinement(study: LiquidStudy) -> Figure:
     """Structure and pressure against the iteration."""
     single = study.structure.bonded is None or study.settings.bonded == "harmonic"
     tolerance = study.settings.tolerance * (2 if single else 1)
-    return figures.iterations(iteration_logs(study), tolerance, "largest" if single else "mean")
+    return figures.iterations(iteration_logs(study), tolerance, "largest" if single else "mean", study.settings.pressure)
 
 
 def network_training(study: LiquidStudy) -> Figure | None:
@@ -280,8 +281,9 @@ def _mean_of(study: LiquidStudy, stage: str, name: str) -> str:
     values = [log[name] for log in study.history.get(stage, []) if name in log]
     if not values:
         return "of an earlier session"
-    error = float(np.std(values)) / max(1, len(values) - 1) ** 0.5
-    return blocks.with_error(float(np.mean(values)), error) if name == "temperature" and error else f"{np.mean(values):.0f}"
+    if name != "temperature" or len(values) < 2 * BLOCKS:
+        return f"{np.mean(values):.4g}"
+    return blocks.with_error(*block_mean(np.array(values), BLOCKS))
 
 
 def _told(m: Measured, unit: float) -> str:

@@ -40,10 +40,11 @@ def densities(items: Dict[str, tuple[str, Density1D]], columns: int = 4) -> Figu
     return figure
 
 
-def iterations(logs: Sequence[Dict[str, Any]], tolerance: float, quantity: str = "mean") -> Figure:
+def iterations(logs: Sequence[Dict[str, Any]], tolerance: float, quantity: str = "mean", pressure: float | None = None) -> Figure:
     """How g(r) and the pressure changed from one iteration to the next; the pressure with its standard error.
 
-    logs: of iterations, with "iteration", "mean", "max", "noise", "pressure" and "pressure error" in bar; tolerance of ``quantity``.
+    logs: of iterations, with "iteration", "mean", "max", "noise", "pressure" and "pressure error" in bar; tolerance of ``quantity``;
+    pressure: the one that is wanted, bar, if any.
     """
     if not logs:
         raise ValueError("logs is empty: there was no iteration to show")
@@ -59,6 +60,8 @@ def iterations(logs: Sequence[Dict[str, Any]], tolerance: float, quantity: str =
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
         p, e = ([log[k] for log in logs] for k in ("pressure", "pressure error"))
         right.errorbar(steps, p, yerr=e, fmt="o-", color=theme.CG, capsize=3, markersize=4)
+        if pressure is not None:
+            right.axhline(pressure, color=theme.BLACK, linestyle="--", linewidth=1.0)
         right.set(xlabel="iteration", ylabel="pressure / bar", title="Pressure of the beads")
         for ax in (left, right):
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
