@@ -320,7 +320,7 @@ def column(n: int, seed: int, args: argparse.Namespace) -> dict[str, Any] | None
     ended = f"{len(fit['course'])}" + ("" if fit["converged"] else " (not below the tolerance)")
     out = {"map": f"{n} beads, seed {seed}", "iterations": ended, "CPU s of the fit": fit["cpu"], **structure(n, small)}
     slow = Path(at + "-slow.npz")
-    if not args.finished or slow.exists():
+    if (seed in args.moving and not args.finished) or slow.exists():
         out |= motion(n, kept(slow, lambda: produced(n, fit, 1, args.kinetics, seed, "kinetics")))
     large = Path(at + "-large.npz")
     if (seed in args.large and not args.finished) or large.exists():

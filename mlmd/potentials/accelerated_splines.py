@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mlmd import jit
 from mlmd.neighbors.pairs import Pairs
-from mlmd.potentials.accelerated_bonded import NUMPY, SINE, numbers_of, unchanged
+from mlmd.potentials.accelerated_bonded import NUMPY, SINE
 from mlmd.potentials.bonded import (
     STRAIGHT,
     Bonded,
@@ -41,8 +41,13 @@ class _Table:
     intervals: NDArray[np.int64]
     grid: NDArray[np.float64]
     polynomials: NDArray[np.float64]
-    modules: list[nn.Module]
-    seen: list[Tensor]
+    held: list[dict[str, Any]]
+    seen: Tensor
+
+    def fits(self) -> bool:
+        """Whether the coefficients are still those it was made from; asked at every step, so all of them are compared at once."""
+        now = _joined(self.held)
+        return now.dtype == self.seen.dtype and torch.equal(now, self.seen)
 
 
 @configurable
@@ -67,6 +72,10 @@ class AcceleratedSplines(Potential):
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_table": None}  # type: ignore[misc]
 
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._table = None
+        super()._load_from_state_dict(*args, **kwargs)
+
     def forward(self, system: System, pairs: Pairs | None = None) -> Tensor:
         """Energy of every system, (S,), in eV."""
         return self.bonded(system, pairs)
@@ -78,7 +87,7 @@ class AcceleratedSplines(Potential):
         if torch.compiler.is_compiling() or x.is_cuda or x.dtype not in NUMPY or not whole or not jit.available():
             return self.bonded.analytic(system, pairs)
         t = self._table
-        if t is None or not unchanged(numbers_of(t.modules), t.seen):
+        if t is None or not t.fits():
             t = self._table = _table(self.bonded)
         energy, forces = np.zeros(system.n_systems), np.zeros((len(x), 3))
         _sum_splines(
@@ -108,11 +117,16 @@ def _table(bonded: Bonded) -> _Table:
         grid += [(knots.start, 1.0 / knots.spacing)] * len(index)
         polynomials.append(knots.polynomials(spline.coefficients.detach().double()).numpy())
         made += len(polynomials[-1])
-    modules: list[nn.Module] = list(bonded.laws.modules())
+    held = [law._parameters for law in bonded.laws.modules() if isinstance(law, _Spline)]
     return _Table(
         np.array(law), np.concatenate(beads), np.array(first), np.array(intervals), np.array(grid), np.concatenate(polynomials),
-        modules, [v.detach().clone() for v in numbers_of(modules)],
+        held, _joined(held).clone(),
     )  # fmt: skip
+
+
+def _joined(held: list[dict[str, Any]]) -> Tensor:
+    """All coefficients in one row."""
+    return torch.cat([parameters["coefficients"].detach().reshape(-1) for parameters in held])
 
 
 @jit.jit
