@@ -117,8 +117,10 @@ class BondedTarget:
                 several atoms, give too narrow a chain without the distances over two (and three) bonds.
 
         Raises:
-            ValueError: molecules of unequal length or of one bead.
+            ValueError: molecules of unequal length or of one bead; a reach below 1.
         """
+        if reach < 1:
+            raise ValueError(f"reach={reach}: must be 1, bonds alone, or more")
         n, bonds, x = single_molecules(frames)
         if n < 2:
             raise ValueError("the molecules have one bead (n_beads=1): there is nothing bonded")

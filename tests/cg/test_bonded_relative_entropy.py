@@ -54,6 +54,11 @@ def test_distances_over_several_bonds_are_put_together_by_the_types_between():
     assert found == {"distances 0-1-1": 2, "distances 1-1-1": 1, "distances 0-1-1-1": 2, "distances 0-1-1-1-0": 1}
 
 
+def test_a_reach_below_a_bond_is_refused(tied):
+    with pytest.raises(ValueError, match="reach=0"):
+        BondedTarget.of(tied, reach=0)
+
+
 def test_features_times_coefficients_are_the_energy_of_the_potential(tied):
     target = BondedTarget.of(tied, reach=2)
     coefficients = target.inversion(KT)
