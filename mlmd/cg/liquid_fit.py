@@ -119,7 +119,7 @@ class PotentialFit:
             for count, log in enumerate(self._iterations(self.settings.iterations - done), start=done + 1):
                 self._take(log)
                 self._save(part, log, count, history)
-                yield {"iteration": count, **self._numbers(log)}
+                yield {"iteration": count, "step": count, **self._numbers(log)}
         except Diverging as error:
             if self._best is None:
                 raise

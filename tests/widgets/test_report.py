@@ -194,6 +194,20 @@ def test_molecules_of_different_kinds_end_the_command_with_a_sentence(tmp_path, 
     assert "select those of one kind" in told
 
 
+def test_times_can_be_given_and_files_without_times_are_doubted():
+    doubts: list[str] = []
+    ethane = datasets.load("ethane")[:4]
+    given = study_views.with_times(ethane, 0.5, "a.dcd", doubts)
+    assert given.time.tolist() == [0.0, 500.0, 1000.0, 1500.0]
+    assert not doubts
+    assert study_views.with_times(ethane, None, "a.xtc", doubts) is ethane
+    assert not doubts
+    assert study_views.with_times(ethane, None, "a.DCD", doubts) is ethane
+    assert "frame_ps" in doubts[0]
+    with pytest.raises(ValueError, match="frame_ps=-1"):
+        study_views.with_times(ethane, -1.0, "a.xtc", doubts)
+
+
 @pytest.mark.parametrize("argument", ["output", "runs"])
 def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_run(tmp_path, capsys, argument):
     (tmp_path / "file").write_text("in the way")

@@ -9,7 +9,7 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import date
 from typing import Any
 
@@ -553,6 +553,23 @@ def doubts() -> Iterator[list[str]]:
         if issubclass(w.category, InputWarning):
             found.append(str(w.message))
         warnings.warn_explicit(w.message, w.category, w.filename, w.lineno)
+
+
+def with_times(frames: Frames, frame_ps: float | None, file: str, doubts: list[str]) -> Frames:
+    """The frames with ``frame_ps`` between them, or as they are if it is None; of files that hold no times a doubt is added.
+
+    Raises:
+        ValueError: times that are not positive.
+    """
+    if frame_ps is None:
+        if file.lower().endswith(".dcd") and is_liquid(frames):
+            doubts.append(
+                "A DCD file does not say when its frames are: they are taken to be 1 ps apart. Give frame_ps, or do not trust how fast atoms move."
+            )
+        return frames
+    if not frame_ps > 0:
+        raise ValueError(f"frame_ps={frame_ps}: must be positive, the time between two frames in ps")
+    return replace(frames, time=frame_ps * units.ps * torch.arange(len(frames), dtype=torch.float64))
 
 
 def doubt_notes(found: Sequence[str]) -> str:
