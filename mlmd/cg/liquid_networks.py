@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mlmd.cell import check_cutoff
+from mlmd.cell import check_cutoff, widths
 from mlmd.cg.force_matching import match_forces, predicted_forces
 from mlmd.cg.liquid_molecules import LiquidMolecules
 from mlmd.cg.rigid_motion_forces import InnerWeight
@@ -138,14 +138,14 @@ def fit_repulsion(frames: Frames, molecules: LiquidMolecules, *, kT: float | Non
     if kT is None:
         raise ValueError("kT is unknown: the frames carry no temperature, give kT=300*kelvin for instance")
     sigma = _closest(frames[:: max(1, len(frames) // SAMPLED)], molecules)
-    half = float(torch.linalg.norm(frames.cell, dim=-1).min()) / 2
+    half = float(widths(frames.cell.double()).min()) / 2
     return SoftSphere(kT, sigma, min(REACH * float(sigma.max()), half), power, onset=0.0).requires_grad_(False)
 
 
 def _closest(frames: Frames, molecules: LiquidMolecules) -> Tensor:
     """(T, T) distances in A that few pairs undercut; for types without beads the largest of the others."""
     systems = [frames.system(k) for k in range(len(frames))]
-    reach = min(SEARCHED, 0.499 * float(torch.linalg.norm(systems[0].cell, dim=-1).min()))
+    reach = min(SEARCHED, 0.499 * min(float(widths(s.cell.double()).min()) for s in systems))
     others = Excluding(SoftSphere(1.0, 1.0, reach), molecules.bonds, molecules.size, molecules.hops)
     rows, distances = [], []
     for system in systems:
