@@ -77,7 +77,7 @@ def hand_made(frames: Frames, settings: MapSettings) -> Mapping:
         "backbone": lambda: maps.backbone(frames, n, weighting),
         "random": lambda: maps.random(frames, n, seed=settings.seed, weighting=weighting),
         "molecule": lambda: maps.molecule(frames, weighting),
-        "identity": lambda: maps.select_atoms(frames, list(range(frames.n_atoms))),
+        "identity": lambda: maps.select_atoms(frames, list(range(maps.molecule_of(frames).n))),
     }
     return makers[settings.mapping]()
 

@@ -203,6 +203,13 @@ def test_the_density_is_that_of_the_generated_liquid(ethane):
     assert mass_density(ethane) == pytest.approx(made, abs=5 * error)
 
 
+def test_beads_can_be_taken_as_they_are(dimers, tmp_path):
+    study = LiquidStudy(dimers, replace(TINY, mapping="identity"), tmp_path)
+    list(study.learn_mapping())
+    assert (study.mapping.n_beads, study.mapping.n_molecules) == (2, DIMERS)
+    assert torch.allclose(study.beads.positions.double(), dimers.positions.double(), atol=1e-4)
+
+
 def test_single_molecules_are_no_liquid(ethane):
     assert is_liquid(ethane)
     assert not is_liquid(datasets.load("alanine-dipeptide")[:2])
