@@ -78,7 +78,7 @@ def measure(name: str, side: int, budget: float, repeats: int) -> dict[str, Any]
     run(2)
     began = time.process_time()
     run(2)
-    steps = max(2, int(budget / max(time.process_time() - began, 1e-6) * 2))
+    steps = max(30, int(budget / max(time.process_time() - began, 1e-6) * 2))
     times = []
     for _ in range(repeats):
         began = time.process_time()

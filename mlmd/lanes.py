@@ -1,4 +1,4 @@
-"""Rows of memory as columns of vector registers: three operations for compiled loops, which LLVM does not find by itself.
+"""Operations of vector registers for compiled loops, which LLVM does not find by itself: rows of memory as columns, and choosing lanes.
 
 A particle is a row of four numbers. A loop over pairs wants the x of sixteen particles in one register, and so on; read one by one
 that costs a load and a shuffle per number, or a slow gather instruction. Sixteen rows are sixteen loads and a transposition.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 LANES = 16  # rows that are taken together
@@ -36,9 +37,19 @@ def add_to_row(target: NDArray[Any], row: int, columns: NDArray[Any]) -> None:
     target[row] += columns[:_ROW].sum(1)
 
 
+def keep_below(values: NDArray[Any], first: int, limit: float, number: int, out: NDArray[Any], place: int) -> int:
+    """out[place:] = number + l for the lanes l with values[first + l] < limit, one after another; returns how many these are.
+
+    Compiled, it writes ``LANES`` numbers, of which the last mean nothing. For NaN no lane is kept. out holds unsigned 32-bit integers.
+    """
+    kept = np.flatnonzero(values[first : first + LANES] < limit)
+    out[place : place + len(kept)] = number + kept
+    return len(kept)
+
+
 @functools.cache
 def compile_lanes() -> None:
-    """Make the three functions known to numba; called before anything is compiled."""
+    """Make these functions known to numba; called before anything is compiled."""
     from llvmlite import ir
     from numba import types
     from numba.extending import lower_builtin, type_callable
@@ -122,6 +133,25 @@ def compile_lanes() -> None:
         builder.store(builder.fadd(builder.load(p, align=align), total), p, align=align)
         return context.get_dummy_value()
 
+    def keep(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        _, first, limit, number, _, place = args
+        data, target = (context.make_array(sig.args[k])(context, builder, args[k]).data for k in (0, 4))
+        first, number, place = (context.cast(builder, args[k], sig.args[k], types.int64) for k in (1, 3, 5))
+        limit = context.cast(builder, limit, sig.args[2], sig.args[0].dtype)
+        many = builder.load(at(builder, data, first, LANES), align=sig.args[0].dtype.bitwidth // 8)
+        small = builder.fcmp_ordered("<", many, _spread(builder, limit, LANES))
+        numbers = builder.add(_spread(builder, builder.trunc(number, ir.IntType(32)), LANES), integers(list(range(LANES))))
+        compress = builder.module.declare_intrinsic(
+            f"llvm.experimental.vector.compress.v{LANES}i32",
+            fnty=ir.FunctionType(numbers.type, [numbers.type, small.type, numbers.type]),
+        )
+        kept = builder.call(compress, [numbers, small, ir.Constant(numbers.type, ir.Undefined)])
+        builder.store(kept, at(builder, target, place, LANES), align=4)
+        return builder.zext(builder.ctpop(builder.bitcast(small, ir.IntType(LANES))), index)
+
+    def with_six(context: Any) -> Any:
+        return lambda values, first, limit, number, out, place: types.int64
+
     def with_four(context: Any) -> Any:
         return lambda rows, which, first, columns: types.void
 
@@ -129,9 +159,20 @@ def compile_lanes() -> None:
         return lambda rows, row, columns: types.void
 
     array, integer = types.Array, types.Integer
+    type_callable(keep_below)(with_six)
+    lower_builtin(keep_below, array, integer, types.Float, integer, array, integer)(keep)
     type_callable(take_rows)(with_four)
     type_callable(subtract_from_rows)(with_four)
     type_callable(add_to_row)(with_three)
     lower_builtin(take_rows, array, array, integer, array)(take)
     lower_builtin(subtract_from_rows, array, array, integer, array)(subtract)
     lower_builtin(add_to_row, array, integer, array)(add)
+
+
+def _spread(builder: Any, value: Any, many: int) -> Any:
+    """A number in every lane."""
+    from llvmlite import ir
+
+    vector = ir.VectorType(value.type, many)
+    one = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(ir.IntType(32), many), [0] * many))

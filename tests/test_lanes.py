@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mlmd import jit
-from mlmd.lanes import LANES, add_to_row, subtract_from_rows, take_rows
+from mlmd.lanes import LANES, add_to_row, keep_below, subtract_from_rows, take_rows
 
 pytestmark = pytest.mark.skipif(not jit.available(), reason="numba is not installed")
 
@@ -32,3 +32,21 @@ def test_compiled_rows_and_columns_are_those_of_numpy(dtype: type) -> None:
     assert np.array_equal(found, columns)
     assert np.array_equal(target, expected)
     assert len(np.unique(which[first : first + LANES])) < LANES
+
+
+@jit.jit
+def _kept(values, limit, out):
+    count = 0
+    for first in range(0, len(values), LANES):
+        count += keep_below(values, first, limit, first, out, count)
+    return count
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("limit", [-1.0, 0.3, 0.5, 2.0])
+def test_lanes_below_a_limit_are_those_of_numpy(dtype: type, limit: float) -> None:
+    values = np.random.default_rng(0).random(20 * LANES).astype(dtype)
+    values[[3, 40]], values[41] = np.nan, np.inf
+    out = np.zeros(len(values) + LANES, np.uint32)
+    count = _kept(values, limit, out)
+    assert np.array_equal(out[:count], np.flatnonzero(values < dtype(limit)))

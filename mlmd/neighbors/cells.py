@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mlmd.cell import completed, periodic_widths
 from mlmd.jit import jit
-from mlmd.lanes import LANES
+from mlmd.lanes import LANES, keep_below
 from mlmd.neighbors.rows import FoundRows, RowPairs
 from mlmd.system import System
 
@@ -181,7 +181,7 @@ def _rows(x, counts, cells, inverses, widths, periodic, cutoff, number, bounds, 
                         stop = min(last, z - cz + gz - 1)
                         p0, p1 = first + begin[line + cz], first + begin[line + cz + stop - z + 1]
                         z = stop + 1
-                        if size + p1 - p0 > len(squares):
+                        if size + p1 - p0 + LANES > near.shape[1]:
                             return -1
                         qx = lx * cells[system, 0, 0] + ly * cells[system, 1, 0] + lz * cells[system, 2, 0]
                         qy = lx * cells[system, 0, 1] + ly * cells[system, 1, 1] + lz * cells[system, 2, 1]
@@ -192,21 +192,21 @@ def _rows(x, counts, cells, inverses, widths, periodic, cutoff, number, bounds, 
                         for p in range(p1 - p0):
                             ax[p], ay[p], az[p], an[p] = wx[p] + qx, wy[p] + qy, wz[p] + qz, wn[p] + offset
                         size += p1 - p0
+            for q in range(size, size + LANES):  # so that whole registers can be compared
+                near[0, q], near[1, q], near[2, q] = np.inf, np.inf, np.inf
             for k in range(h0, h1):
                 if found + size + LANES > len(sender):
                     return -1
                 px, py, pz, after = y[0, k], y[1, k], y[2, k], k - h0 + 1
-                ax, ay, az = near[0, after:size], near[1, after:size], near[2, after:size]
-                for q in range(size - after):
+                ax, ay, az = near[0, after:], near[1, after:], near[2, after:]
+                whole, count = (size - after + LANES - 1) // LANES * LANES, 0
+                for q in range(whole):
                     dx, dy, dz = ax[q] - px, ay[q] - py, az[q] - pz
                     squares[q] = dx * dx + dy * dy + dz * dz
-                row, count = sender[found:], 0
-                for q in range(size - after):
-                    row[np.uint32(count)] = after + q
-                    count += squares[q] < squared
-                found += count
-                for f in range(count):
-                    name = who[row[f]]
+                for q in range(0, whole, LANES):
+                    count += keep_below(squares, q, squared, after + q, sender, found + count)
+                for f in range(found, found + count):
+                    name = who[sender[f]]
                     j = ghost[name]
                     if j < 0:  # images are numbered when they are first met
                         if known == len(parent):
@@ -217,7 +217,8 @@ def _rows(x, counts, cells, inverses, widths, periodic, cutoff, number, bounds, 
                             image[j, a] = image[parent[j], a] + kind // stride[a] % (2 * laps[a] + 1) - laps[a]
                         ghost[name] = j
                         known += 1
-                    row[f] = j
+                    sender[f] = j
+                found += count
                 bounds[k + 1] = found
         first += n
     return known

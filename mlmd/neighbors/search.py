@@ -32,7 +32,7 @@ def neighbors(system: System, cutoff: float) -> Pairs:
     """
     if not 0 < cutoff < float("inf"):
         raise ValueError(f"cutoff={cutoff}: must be positive and finite, in A")
-    if not math.isfinite(float(system.positions.sum())) and not bool((finite := torch.isfinite(system.positions)).all()):
+    if not math.isfinite(float(system.positions.detach().sum())) and not bool((finite := torch.isfinite(system.positions)).all()):
         first = int(torch.nonzero(~finite.all(-1))[0])
         raise ValueError(f"positions are not finite (first: particle {first} of {len(system)}): remove or repair that system")
     if not system.positions.is_cuda and jit.available() and (len(system) > SMALL or system.periodic):
