@@ -41,6 +41,7 @@ from mlmd.potentials.compose import Potential
 MIN_FRAMES = 50
 LONGEST_STEP = {"molecules": 10.0, "single beads": 4.0}  # fs
 STIFF_SHARE = 0.6  # of the inverse of the highest frequency in a molecule
+LEARNED_ON = 20_000  # molecules, in all frames together, that a map is learned on at the most
 STIFFEST = 200  # frames that the time step is chosen on: splines are stiff in places
 SNAPSHOTS = 200  # of one sample
 SAMPLING = {"friction": 1 / units.ps, "equilibration": 2 * units.ps}
@@ -178,7 +179,9 @@ class LiquidStudy:
         with self._ledger.timed("mapping"):
             s = self.settings
             s = replace(s, mapping="molecule") if s.n_beads == 1 and s.mapping == "learned" else s  # there is nothing to learn
-            for log in find_map(self.frames, s):
+            copies = len(components(self.frames.n_atoms, self.frames.bonds))
+            some = self.frames[:: max(1, len(self.frames) * copies // LEARNED_ON)]
+            for log in find_map(some, s):
                 found = log
                 if log.mapping is None:
                     yield self._ledger.note("mapping", **log.values)

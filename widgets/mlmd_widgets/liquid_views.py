@@ -101,9 +101,13 @@ def iteration_logs(study: LiquidStudy) -> list[dict]:
 
 def refinement(study: LiquidStudy) -> Figure:
     """Structure and pressure against the iteration."""
-    single = study.structure.bonded is None or study.settings.bonded == "harmonic"
-    tolerance = study.settings.tolerance * (2 if single else 1)
-    return figures.iterations(iteration_logs(study), tolerance, "largest" if single else "mean", study.settings.pressure)
+    s, terms = study.settings, _all_terms(study)
+    return figures.iterations(iteration_logs(study), s.tolerance * (1 if terms else 2), "mean" if terms else "largest", s.pressure)
+
+
+def _all_terms(study: LiquidStudy) -> bool:
+    """Whether bonded terms are corrected together with the pairs."""
+    return study.structure.bonded is not None and study.settings.bonded == "splines"
 
 
 def network_training(study: LiquidStudy) -> Figure | None:
@@ -114,7 +118,7 @@ def network_training(study: LiquidStudy) -> Figure | None:
     factor, unit = units.SHOWN["force^2"]
     steps = [log["step"] for log in logs]
     curves = {"training": [log["force"] / factor for log in logs], "held out": [log["held-out"] / factor for log in logs]}
-    return figures.courses(steps, curves, "step", f"mean square error / {unit}", "Force matching of the network", log=True)
+    return figures.courses(steps, curves, "step", f"mean square error / {unit}", "Force matching of the network")
 
 
 def refinement_notes(study: LiquidStudy) -> str:
@@ -127,8 +131,9 @@ def refinement_notes(study: LiquidStudy) -> str:
         return out + blocks.note(f"Converged after {len(logs)} iteration(s) by {method}: {numbers}.", "good")
     if s.method in ("none", "force-matching"):
         return out + blocks.note(f"{method[0].upper()}{method[1:]}: {numbers}.")
+    wanted = f"a mean below {s.tolerance:g}" if _all_terms(study) else f"a largest below {2 * s.tolerance:g}"
     return out + blocks.note(
-        f"Not converged within {len(logs)} iteration(s) by {method}; the best potential is kept: {numbers}, wanted {s.tolerance:g}. More iterations, "
+        f"Not converged within {len(logs)} iteration(s) by {method}; the best potential is kept: {numbers}; {wanted} is wanted. More iterations, "
         "a longer iteration_ps or another method may help.",
         "warn",
     )

@@ -69,12 +69,13 @@ def iterations(logs: Sequence[Dict[str, Any]], tolerance: float, quantity: str =
 
 
 def pair_potentials(r: Any, curves: Dict[str, Dict[str, Any]], kT: float, columns: int = 3) -> Figure:
-    """Pair potentials in kT by the name of the pair: the named curves over distances ``r`` (K,) in A, where they are below ``FELT`` kT."""
+    """Pair potentials in kT by the name of the pair: the named curves over distances ``r`` (K,) in A, where they are below ``FELT`` kT;
+    the last is the result, one before it the start."""
     columns = min(columns, len(curves))
     with theme.style():
         figure, axes = theme.panels(-(-len(curves) // columns), columns, 3.2, 2.5)
         for ax, (pair, named) in zip(axes, curves.items()):
-            for (name, u), color in zip(named.items(), (theme.GREY, theme.CG)):
+            for (name, u), color in zip(named.items(), (theme.GREY, theme.CG)[-len(named) :]):
                 v = np.asarray(u) / kT
                 felt = v < FELT
                 ax.plot(
