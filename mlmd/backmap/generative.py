@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Self
 
 import torch
@@ -12,12 +13,14 @@ from torch import Tensor, nn
 from mlmd.backmap.cgvae import Encoder, Gaussian, Prior, Trunk, VectorDecoder, kl
 from mlmd.backmap.internal import InternalDecoder
 from mlmd.backmap.molecule import Molecule
-from mlmd.backmap.zmatrix import zmatrix
+from mlmd.backmap.zmatrix import Level, Skeleton, ZMatrix
 from mlmd.cg.mapping import Mapping
 from mlmd.frames import Frames
 from mlmd.learn import Average, Checkpoint, ClipGradient, cosine, fit, minibatch
+from mlmd.store import load_tree, save_tree
 
 Log = dict[str, float]
+KINDS = ("internal", "cgvae")
 
 
 @dataclass(frozen=True)
@@ -69,15 +72,10 @@ class VAE(nn.Module):
         return self.decoder(q.draw(noise), X), kl(q, self.prior(X))
 
 
-def networks(kind: str, molecule: Molecule, x: Tensor, X: Tensor, recipe: Recipe) -> VAE:
-    """Fresh networks for a molecule; kind "cgvae" or "internal"; x (F, N, 3) and X (F, B, 3) are structures of it.
-
-    Raises:
-        ValueError: an unknown kind; for "internal" too few beads.
-    """
+def networks(molecule: Molecule, recipe: Recipe, skeleton: Skeleton | None) -> VAE:
+    """Fresh networks for a molecule: with a skeleton the decoder gives internal coordinates, else vectors (CGVAE)."""
     r, n_kinds = recipe, int(molecule.kinds.max()) + 1
-    n_slots = max(len(m) for m in molecule.members)
-    sizes = {"n_kinds": n_kinds, "n_slots": n_slots}
+    sizes = {"n_kinds": n_kinds, "n_slots": max(len(m) for m in molecule.members)}
 
     def trunk(latent: int) -> Trunk:
         return Trunk(molecule, r.bead_features, latent, layers=r.bead_layers, cutoff=r.bead_cutoff, basis=r.basis, n_kinds=n_kinds)
@@ -86,12 +84,9 @@ def networks(kind: str, molecule: Molecule, x: Tensor, X: Tensor, recipe: Recipe
         molecule, r.features, r.latent, layers=r.layers, cutoff=r.cutoff, bead_cutoff=r.bead_cutoff, basis=r.basis, **sizes
     )
     prior = Prior(trunk(0), r.bead_features, r.latent)
-    if kind == "cgvae":
+    if skeleton is None:
         return VAE(encoder, prior, VectorDecoder(molecule, trunk(r.latent), r.bead_features, **sizes))
-    if kind == "internal":
-        decoder = InternalDecoder(molecule, trunk(r.latent), r.bead_features, zmatrix(molecule, X), x, X, **sizes)
-        return VAE(encoder, prior, decoder)
-    raise ValueError(f"kind={kind!r}: choose 'cgvae' or 'internal'")
+    return VAE(encoder, prior, InternalDecoder(molecule, trunk(r.latent), r.bead_features, skeleton, **sizes))
 
 
 class Generative:
@@ -102,22 +97,26 @@ class Generative:
     """
 
     def __init__(self, kind: str = "internal", recipe: Recipe | None = None, *, seed: int = 0):
+        if kind not in KINDS:
+            raise ValueError(f"kind={kind!r}: choose one of {list(KINDS)}")
         self.kind, self.recipe, self.seed = kind, Recipe() if recipe is None else recipe, seed
         self.molecule: Molecule
+        self.skeleton: Skeleton | None = None
         self.model: VAE
 
     def train(self, frames: Frames, mapping: Mapping, *, checkpoint: str | None = None, every: int = 50) -> Iterator[Log]:
         """Fit, with logs: mean square error of atoms (A^2), graph error (A^2), KL (A^2) and its size in nats.
 
         Raises:
-            ValueError: as :meth:`Molecule.of` and :func:`networks`.
+            ValueError: as :meth:`Molecule.of`; for "internal" fewer than three beads, or beads on a line.
         """
         self.molecule = Molecule.of(frames, mapping)
         x = self.molecule.atoms_of(frames)
         X = self.molecule.beads(x)
+        self.skeleton = Skeleton.of(self.molecule, x, X) if self.kind == "internal" else None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            self.model = networks(self.kind, self.molecule, x, X, self.recipe)
+            self.model = networks(self.molecule, self.recipe, self.skeleton)
         loop = self._loop(x, X, checkpoint, every)
         yield from loop
         self.model.eval().requires_grad_(False)
@@ -126,6 +125,38 @@ class Generative:
         """:meth:`train`, to the end."""
         for _ in self.train(frames, mapping):
             pass
+        return self
+
+    def save(self, path: str | Path) -> Path:
+        """Write all that sampling needs, for :meth:`load`; whole or absent."""
+        m, k = self.molecule, self.skeleton
+        tree = {
+            "kind": self.kind, "recipe": asdict(self.recipe), "seed": self.seed, "weights": dict(self.model.state_dict()),
+            "molecule": {f.name: getattr(m, f.name) for f in fields(m)},
+            "skeleton": None if k is None else {
+                "length": k.length, "direction": k.direction, "roots": k.z.roots,
+                "levels": [[level.atoms, level.parents, level.grandparents, level.references] for level in k.z.levels],
+            },
+        }  # fmt: skip
+        return save_tree(path, tree)
+
+    @staticmethod
+    def load(path: str | Path) -> Generative:
+        """What :meth:`save` wrote.
+
+        Raises:
+            BrokenCheckpoint: for a file that is damaged or something else.
+        """
+        tree = load_tree(path)
+        self = Generative(tree["kind"], Recipe(**tree["recipe"]), seed=tree["seed"])
+        self.molecule = Molecule(**tree["molecule"])
+        if (k := tree["skeleton"]) is not None:
+            self.skeleton = Skeleton(
+                ZMatrix(k["roots"], tuple(Level(*level) for level in k["levels"])), k["length"], k["direction"]
+            )
+        self.model = networks(self.molecule, self.recipe, self.skeleton)
+        self.model.load_state_dict(tree["weights"])
+        self.model.eval().requires_grad_(False)
         return self
 
     def _loop(self, x: Tensor, X: Tensor, checkpoint: str | None, every: int) -> Iterator[Log]:

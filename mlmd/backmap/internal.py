@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from mlmd.backmap.cgvae import Trunk, invariants
 from mlmd.backmap.molecule import Molecule
-from mlmd.backmap.zmatrix import ZMatrix, measure, place
+from mlmd.backmap.zmatrix import Skeleton, place
 
 STRETCH = 0.1  # largest deviation of ln(length) from its mean: bonds vibrate by 2 to 3 %
 
@@ -19,7 +19,7 @@ class InternalDecoder(nn.Module):
     angle wraps.
 
     Args:
-        reference: (F, N, 3) structures, from which mean lengths and directions are taken, with their beads (F, B, 3).
+        skeleton: the order of placement, and mean lengths and directions of the reference.
     """
 
     index: Tensor
@@ -27,13 +27,12 @@ class InternalDecoder(nn.Module):
     length: Tensor
     direction: Tensor
 
-    def __init__(self, molecule: Molecule, trunk: Trunk, features: int, z: ZMatrix, reference: Tensor, beads: Tensor, *, n_kinds: int, n_slots: int):  # fmt: skip
+    def __init__(self, molecule: Molecule, trunk: Trunk, features: int, skeleton: Skeleton, *, n_kinds: int, n_slots: int):
         super().__init__()
-        self.trunk, self.molecule, self.z = trunk, molecule, z
-        d, theta, tau = measure(reference, beads, z, molecule.owner).unbind(-1)
-        self.register_buffer("length", d.log().mean(0))
-        mean = torch.stack([theta.cos(), theta.sin() * tau.cos(), theta.sin() * tau.sin()], -1).mean(0)
-        self.register_buffer("direction", mean)
+        self.trunk, self.molecule, self.z = trunk, molecule, skeleton.z
+        z = skeleton.z
+        self.register_buffer("length", skeleton.length)
+        self.register_buffer("direction", skeleton.direction)
         self.register_buffer("bead", molecule.owner[z.atoms])
         self.register_buffer("index", molecule.kinds[self.bead] * n_slots + molecule.slots[z.atoms])
         self.hidden = nn.Sequential(

@@ -44,6 +44,31 @@ class ZMatrix:
         return torch.cat([level.atoms for level in self.levels]) if self.levels else torch.empty(0, dtype=torch.long)
 
 
+@dataclass(frozen=True, eq=False)
+class Skeleton:
+    """A Z-matrix with what structures are like in the mean: ln(length / A) (N - B,) and direction (N - B, 3), shorter than 1 where it varies."""
+
+    z: ZMatrix
+    length: Tensor
+    direction: Tensor
+
+    @staticmethod
+    def of(molecule: Molecule, x: Tensor, X: Tensor) -> Skeleton:
+        """From structures (F, N, 3) and their beads (F, B, 3).
+
+        Raises:
+            ValueError: as :func:`zmatrix`.
+        """
+        z = zmatrix(molecule, X)
+        c = measure(x, X, z, molecule.owner)
+        return Skeleton(z, c[..., 0].log().mean(0), directions(c[..., 1], c[..., 2]).mean(0))
+
+
+def directions(theta: Tensor, tau: Tensor) -> Tensor:
+    """Unit vectors (..., 3): cos theta, sin theta cos tau, sin theta sin tau."""
+    return torch.stack([theta.cos(), theta.sin() * tau.cos(), theta.sin() * tau.sin()], -1)
+
+
 def zmatrix(molecule: Molecule, beads: Tensor) -> ZMatrix:
     """The order of placement for a molecule; reference beads are those that span the best angle in the bead structures (F, B, 3).
 
@@ -92,7 +117,7 @@ def measure(x: Tensor, X: Tensor, z: ZMatrix, owner: Tensor) -> Tensor:
 
 
 def place(X: Tensor, z: ZMatrix, length: Tensor, direction: Tensor) -> Tensor:
-    """(S, N, 3) atoms from lengths (S, N - B) and unit vectors (cos theta, sin theta cos tau, sin theta sin tau) (S, N - B, 3)."""
+    """(S, N, 3) atoms from lengths (S, N - B) and :func:`directions` (S, N - B, 3)."""
     B = X.shape[1]
     n = length.shape[1] + B
     points: dict[int, Tensor] = {n + b: X[:, b] for b in range(B)}

@@ -9,7 +9,7 @@ import torch
 
 from mlmd import datasets
 from mlmd.backmap.molecule import Molecule
-from mlmd.backmap.zmatrix import measure, place, zmatrix
+from mlmd.backmap.zmatrix import directions, measure, place, zmatrix
 from mlmd.cg import mapping
 from mlmd.observables.geometry import dihedrals
 
@@ -19,11 +19,6 @@ def frames():
     return datasets.load("alanine-dipeptide")[:200]
 
 
-def directions(c):
-    theta, tau = c[..., 1], c[..., 2]
-    return torch.stack([theta.cos(), theta.sin() * tau.cos(), theta.sin() * tau.sin()], -1)
-
-
 @pytest.mark.parametrize("beads", [3, 5, 8, 12])
 def test_measured_coordinates_place_every_atom_where_it_was(frames, beads):
     molecule = Molecule.of(frames, mapping.sequence(frames, beads))
@@ -31,7 +26,7 @@ def test_measured_coordinates_place_every_atom_where_it_was(frames, beads):
     X = molecule.beads(x)
     z = zmatrix(molecule, X)
     c = measure(x, X, z, molecule.owner)
-    assert torch.allclose(molecule.onto(place(X, z, c[..., 0], directions(c)), X), x, atol=1e-6)
+    assert torch.allclose(molecule.onto(place(X, z, c[..., 0], directions(c[..., 1], c[..., 2])), X), x, atol=1e-6)
 
 
 def test_distances_within_a_bead_are_bond_lengths(frames):

@@ -65,7 +65,7 @@ def structures(frames: Frames, molecule: Molecule, samples: Tensor, frame: int =
     titles = ("beads", f"{len(samples)} samples", "reference")
     with theme.style():
         figure, axes = theme.panels(1, 3, 3.3, 0.4 + 3.3 * camera.half[1] / camera.half[0])
-        for ax, title, panel in zip(np.ravel(axes), titles, panels, strict=True):
+        for ax, title, panel in zip(axes, titles, panels, strict=True):
             painter.draw(ax, panel, camera, width=520)
             ax.set_title(title)
     return figure
