@@ -52,9 +52,9 @@ DT = {8: 15.0, 12: 10.0}  # fs
 SKIN = 2.0  # A
 FRICTION = {"sampling": 2 / units.ps, "kinetics": 0.1 / units.ps}
 EVERY, SAVE, SETTLE = 25, 50, 1000  # steps
-FINE = 3  # times the steps of the first samples
+FINE = 4  # times the steps of the first samples
 BLOCKS = 10
-REACH = 3  # bonds, of the longest distance that is a term of its own
+SHORT, REACH = 3, {8: 7, 12: 3}  # bonds, of the longest distance that is a term of its own: in the first samples, and in the end
 STRIDE = 10  # frames of the reference, for everything but motion
 
 
@@ -70,16 +70,16 @@ def reference(n: int) -> Frames:
 
 
 @cache
-def bonded(n: int) -> BondedTarget:
+def bonded(n: int, reach: int) -> BondedTarget:
     """Densities of bonds, cosines, dihedrals, and of distances over two bonds and more."""
-    return BondedTarget.of(reference(n)[::STRIDE], achiral=True, reach=REACH)
+    return BondedTarget.of(reference(n)[::STRIDE], achiral=True, reach=reach)
 
 
 @cache
 def molecules(n: int, hops: int = 3) -> LiquidMolecules:
     """The chain; beads up to three bonds apart do not feel the pair potential."""
     kT = float(reference(n).kT or 0)
-    return LiquidMolecules(bonded(n).bonded(bonded(n).inversion(kT)), tuple((k, k + 1) for k in range(n - 1)), n, hops)
+    return LiquidMolecules(bonded(n, 1).bonded(bonded(n, 1).inversion(kT)), tuple((k, k + 1) for k in range(n - 1)), n, hops)
 
 
 @cache
@@ -104,15 +104,17 @@ def start_of(n: int, seed: int) -> System:
 
 
 def fitted(n: int, seed: int, steps: int, tolerance: float, iterations: int) -> dict[str, Any]:
-    """Two corrections from short samples, then from samples ``FINE`` times as long with shorter steps; the last iteration is kept."""
-    kT, goal, terms = float(reference(n).kT or 0), target(n), bonded(n)
+    """Two corrections from short samples, then from longer ones with shorter steps and longer distances."""
+    kT, goal, x = float(reference(n).kT or 0), target(n), reference(n)[::STRIDE].positions
     basis = goal.basis(CUTOFF)
-    values, coefficients = with_core(boltzmann_inversion(goal, basis, kT), goal, basis), terms.inversion(kT)
+    values, coefficients = with_core(boltzmann_inversion(goal, basis, kT), goal, basis), bonded(n, SHORT).inversion(kT)
     system, start, course = start_of(n, seed), time.process_time(), list[float]()
-    for length, most, damping in ((steps, 2, 1.0), (FINE * steps, iterations, 0.6)):
+    for length, most, damping, reach in ((steps, 2, 1.0, SHORT), (FINE * steps, iterations, 0.6, REACH[n])):
+        terms = bonded(n, reach)
+        coefficients += terms.inversion(kT)[len(coefficients) :]  # distances come last, by length, and begin with nothing
         sampler = sampler_for(n, system, aim="sampling", steps=length, every=EVERY, seed=seed)
         pairs = KeepingCore(IterativeBoltzmannInversion(kT, damping=damping))
-        chains = BondedRelativeEntropy(terms, reference(n)[::STRIDE].positions, kT, step=damping)
+        chains = BondedRelativeEntropy(terms, x, kT, step=damping)
         logs = refine_molecules(
             pairs, sampler, terms, values, coefficients, bonded=chains, tolerance=tolerance, iterations=most
         )  # fmt: skip
@@ -148,7 +150,7 @@ def produced(n: int, fit: dict[str, Any], repeats: int, steps: int, seed: int, a
     if repeats > 1:
         system = enlarged(system, (repeats,) * 3, kT, generator, bonds=reference(n).bonds).system
     sampler = sampler_for(n, system, aim=aim, steps=steps, every=SAVE, seed=100 + seed)
-    potential = bonded(n).bonded(tuple(torch.tensor(c) for c in fit["coefficients"]))
+    potential = bonded(n, REACH[n]).bonded(tuple(torch.tensor(c) for c in fit["coefficients"]))
     sampler.molecules = replace(molecules(n), bonded=potential)
     watching, spent = Watching(potential), time.process_time()
     sample: Sample = sampler.sample(torch.tensor(fit["values"]), watch=watching)
@@ -238,7 +240,8 @@ def structure(n: int, run: dict[str, Any]) -> dict[str, Any]:
         out |= {f"mean abs dg, {name}": mean, f"its noise, {name}": noise, f"max abs dg, {name}": worst}
     mean, noise, _ = apart(atoms["centres"], centre(frames))
     out |= {"mean abs dg, centres of mass": mean, "its noise, centres": noise}
-    compared = dict(zip(bonded(n).names, zip(bonded(n).reference, bonded(n).measured(frames.positions))))
+    terms = bonded(n, SHORT)
+    compared = dict(zip(terms.names, zip(terms.reference, terms.measured(frames.positions))))
     compared |= {name: densities(atoms["within"][name], values) for name, values in within(n, frames).items()}
     for name, (p, q) in compared.items():
         mean, noise = density_apart(p, q)
@@ -298,6 +301,7 @@ def main() -> None:
     parser.add_argument("--tolerance", type=float, default=0.03, help="of mean |dg| and mean |dp| in one sample")
     parser.add_argument("--produce", type=int, default=60000, help="steps of the run that is judged")
     parser.add_argument("--kinetics", type=int, default=25000, help="steps of the run whose motion is judged")
+    parser.add_argument("--moving", type=int, nargs="*", default=[0], help="seeds whose motion is judged")
     parser.add_argument(
         "--large", type=int, nargs="*", default=[0], help="seeds whose potential is run in the box eight times as large"
     )
@@ -319,10 +323,12 @@ def column(n: int, seed: int, args: argparse.Namespace) -> dict[str, Any] | None
     fit = kept(Path(at + ".json"), lambda: fitted(n, seed, args.steps, args.tolerance, args.iterations))
     small = kept(Path(at + "-small.npz"), lambda: produced(n, fit, 1, args.produce, seed, "sampling"))
     ended = f"{len(fit['course'])}" + ("" if fit["converged"] else " (not below the tolerance)")
-    out = {"map": f"{n} beads, seed {seed}", "iterations": ended, "CPU s of the fit": fit["cpu"], **structure(n, small)}
+    out = {"map": f"{n} beads, seed {seed}", "iterations": ended, "CPU s of the fit": fit["cpu"]}
+    out |= kept(Path(at + "-structure.json"), lambda: structure(n, small))
     slow = Path(at + "-slow.npz")
     if (seed in args.moving and not args.finished) or slow.exists():
-        out |= motion(n, kept(slow, lambda: produced(n, fit, 1, args.kinetics, seed, "kinetics")))
+        run = kept(slow, lambda: produced(n, fit, 1, args.kinetics, seed, "kinetics"))
+        out |= kept(Path(at + "-motion.json"), lambda: motion(n, run))
     large = Path(at + "-large.npz")
     if (seed in args.large and not args.finished) or large.exists():
         out |= deployed(n, kept(large, lambda: produced(n, fit, 2, args.large_steps, seed, "sampling")), small)
@@ -351,11 +357,13 @@ Reference: TraPPE-UA, 32 chains, 500 K, 0.671 g/cm^3, {len(frames)} frames over 
 Beads: runs of three (8 beads) or two (12 beads) carbons, at their centres of mass; two types, end and inner. Learned maps (liquid_maps_tetracosane)
 differ from these: their end beads are one carbon shorter.
 
-Terms: bonds, cosines of angles, dihedrals and distances over two and three bonds as cubic splines, one for each sequence of types (end 0, inner 1);
-dihedrals fade where an angle is straight and are even. Pairs more than three bonds apart or of different chains: cubic splines with knots every
-{WIDTH} A, cutoff {CUTOFF:g} A, one per pair of types. All start from their Boltzmann inversion, distances from nothing. Corrected at once: pairs by Boltzmann
-iteration, bonded terms by relative entropy (Newton's step for all of them together), twice from samples of {args.steps} steps, then up to {args.iterations} times from
-{FINE * args.steps} with 0.6 of the step, until mean |dg| and mean |dp| are below {args.tolerance:g}; the last correction is taken unseen. Time step {DT[8]:g} fs for 8 beads, {DT[12]:g} fs for 12.
+Terms: bonds, cosines of angles, dihedrals, and distances over two bonds and more (up to {REACH[8]} in 8 beads, {REACH[12]} in 12) as cubic splines, one for each
+sequence of types (end 0, inner 1); dihedrals fade where an angle is straight and are even. Pairs more than three bonds apart or of different
+chains: cubic splines with knots every {WIDTH} A, cutoff {CUTOFF:g} A, one per pair of types. All start from their Boltzmann inversion, distances over several
+bonds from nothing. Corrected at once: pairs by Boltzmann iteration, bonded terms by relative entropy (Newton's step for all of them together), twice
+from samples of {args.steps} steps with distances over up to {SHORT} bonds, then {args.iterations} times from longer ones ({FINE * args.steps}; 24000 for 12 beads, seed 0) with 0.6 of the step, until
+mean |dg| and mean |dp| are below {args.tolerance:g}; a correction that misses it is followed by one more that is not sampled. Time step {DT[8]:g} fs for 8 beads,
+{DT[12]:g} fs for 12.
 
 Judged in runs of their own from another frame, {args.produce} steps with a friction of 2/ps, {SETTLE} steps to settle. dg: g(r) of beads of different chains, from
 {COMPARED:g} A to half the box, bins of {WIDTH} A; "noise" is the mean |dg| that the block errors of both would give. dp: density of a coordinate within chains on 48
