@@ -4,6 +4,7 @@ A particle is a row of four numbers. A loop over pairs wants the x of sixteen pa
 that costs a load and a shuffle per number, or a slow gather instruction. Sixteen rows are sixteen loads and a transposition.
 
 What the functions do is written here in numpy; :func:`compile_lanes` tells numba how to do it in vector instructions of any width.
+Numba's cache on disk knows the file of a loop but not this one: whoever changes it has to touch the files of its callers.
 """
 
 from __future__ import annotations
@@ -45,6 +46,11 @@ def keep_below(values: NDArray[Any], first: int, limit: float, number: int, out:
     kept = np.flatnonzero(values[first : first + LANES] < limit)
     out[place : place + len(kept)] = number + kept
     return len(kept)
+
+
+def shifted_right(bits: np.uint32, by: np.uint32) -> np.uint32:
+    """bits >> by in 32 bits, by < 32; numba's own operator computes in 64, half as many to a register."""
+    return np.uint32(bits >> by)
 
 
 @functools.cache
@@ -149,6 +155,12 @@ def compile_lanes() -> None:
         builder.store(kept, at(builder, target, place, LANES), align=4)
         return builder.zext(builder.ctpop(builder.bitcast(small, ir.IntType(LANES))), index)
 
+    def shift(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.lshr(*args)
+
+    def with_two(context: Any) -> Any:
+        return lambda bits, by: types.uint32
+
     def with_six(context: Any) -> Any:
         return lambda values, first, limit, number, out, place: types.int64
 
@@ -159,7 +171,9 @@ def compile_lanes() -> None:
         return lambda rows, row, columns: types.void
 
     array, integer = types.Array, types.Integer
+    type_callable(shifted_right)(with_two)
     type_callable(keep_below)(with_six)
+    lower_builtin(shifted_right, types.uint32, types.uint32)(shift)
     lower_builtin(keep_below, array, integer, types.Float, integer, array, integer)(keep)
     type_callable(take_rows)(with_four)
     type_callable(subtract_from_rows)(with_four)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mlmd import jit
-from mlmd.lanes import LANES, add_to_row, keep_below, subtract_from_rows, take_rows
+from mlmd.lanes import LANES, add_to_row, keep_below, shifted_right, subtract_from_rows, take_rows
 
 pytestmark = pytest.mark.skipif(not jit.available(), reason="numba is not installed")
 
@@ -50,3 +50,17 @@ def test_lanes_below_a_limit_are_those_of_numpy(dtype: type, limit: float) -> No
     out = np.zeros(len(values) + LANES, np.uint32)
     count = _kept(values, limit, out)
     assert np.array_equal(out[:count], np.flatnonzero(values < dtype(limit)))
+
+
+@jit.jit
+def _shifted(bits, by, out):
+    for k in range(len(bits)):
+        out[k] = shifted_right(bits[k], by)
+
+
+def test_bits_are_shifted_in_thirty_two() -> None:
+    bits = np.random.default_rng(0).integers(0, 2**32, 40, dtype=np.uint32)
+    out = np.zeros_like(bits)
+    _shifted(bits, np.uint32(11), out)
+    assert np.array_equal(out, bits >> 11)
+    assert shifted_right(bits[0], np.uint32(11)) == out[0]

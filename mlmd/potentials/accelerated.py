@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mlmd import jit
 from mlmd.neighbors.pairs import Pairs
 from mlmd.potentials.accelerated_blocks import _sum_blocks
-from mlmd.potentials.accelerated_bonded import NUMPY, AcceleratedBonded, can_be_accelerated, numbers_of, unchanged
+from mlmd.potentials.accelerated_bonded import NUMPY, AcceleratedBonded, Snapshot, can_be_accelerated
 from mlmd.potentials.accelerated_splines import AcceleratedSplines, all_splines
 from mlmd.potentials.compose import Potential, need_pairs
 from mlmd.potentials.pair import CORE, PairPotential
@@ -96,19 +96,18 @@ def _error(law: PairPotential, edges: NDArray[np.float64], c: NDArray[np.float64
 
 @dataclass(frozen=True, eq=False)
 class _Prepared:
-    """A table with what it was made for: the types present, their pairs (T, T) as first rows, and copies of all numbers of the law."""
+    """A table with what it was made for: the types present, their pairs (T, T) as first rows, and all numbers of the law."""
 
     table: HermiteTable
     types: Tensor
     kind: NDArray[np.int32]
     first: NDArray[np.int32]
-    modules: list[nn.Module]
-    seen: list[Tensor]
+    source: Snapshot
 
     def fits(self, types: Tensor, dtype: torch.dtype) -> bool:
         if self.table.rows.dtype != NUMPY[dtype] or not (self.types is types or torch.equal(self.types, types)):
             return False
-        return unchanged(numbers_of(self.modules), self.seen)
+        return self.source.holds()
 
 
 @configurable
@@ -186,11 +185,8 @@ class Accelerated(Potential):
             row[i, j] = row[j, i] = k
         square = table.rows.reshape(len(upper), -1, 4)[row].astype(NUMPY[dtype])  # (T, T, K, 4), so that rows are numbered simply
         first = np.arange(n * n, dtype=np.int32).reshape(n, n) * square.shape[2]
-        modules = list(self.law.modules())
         table = HermiteTable(np.ascontiguousarray(square.reshape(-1, 4)), table.lowest, table.bits, table.error)
-        return _Prepared(
-            table, types, kind.to(torch.int32).numpy(), first, modules, [v.detach().clone() for v in numbers_of(modules)]
-        )
+        return _Prepared(table, types, kind.to(torch.int32).numpy(), first, Snapshot(list(self.law.modules())))
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
         self._prepared = None

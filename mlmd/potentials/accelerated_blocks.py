@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mlmd.jit import jit
-from mlmd.lanes import LANES, add_to_row, subtract_from_rows, take_rows
+from mlmd.lanes import LANES, add_to_row, shifted_right, subtract_from_rows, take_rows
 
 TOGETHER = 32  # blocks that go through one stage after another: enough to hide latencies, few enough for the first cache
 NOWHERE = 1e9  # A; where senders that are missing are: out of every reach, and their square is still a number
@@ -29,7 +29,7 @@ def _sum_blocks(x, batch, cell, n_rows, receiver, sender, parent, image, kind, f
         at[k, 2] = x[j, 2] + (a * box[0, 2] + b * box[1, 2] + c * box[2, 2])
         at[k, 3] = kind[j] * rows  # whole numbers below 2^24 are exact
     at[n_all, 0], at[n_all, 1], at[n_all, 2], at[n_all, 3] = NOWHERE, NOWHERE, NOWHERE, 0
-    drop, squared, zero = np.uint32(23 - bits) & np.uint32(31), x.dtype.type(reach), x.dtype.type(0)
+    drop, squared, zero = np.uint32(23 - bits), x.dtype.type(reach), x.dtype.type(0)
     lowest, last = np.uint32(lowest), np.uint32(rows - 1)
     whole = np.uint32(np.uint32(0xFFFFFFFF) << drop)
     vector, row, which = (
@@ -46,7 +46,7 @@ def _sum_blocks(x, batch, cell, n_rows, receiver, sender, parent, image, kind, f
             for k in range(LANES):
                 dx, dy, dz = v[0, k] - xi, v[1, k] - yi, v[2, k] - zi
                 s = x.dtype.type(min(dx * dx + dy * dy + dz * dz, squared))
-                number = np.uint32(np.float32(s).view(np.uint32) >> drop)
+                number = shifted_right(np.float32(s).view(np.uint32), drop)
                 w[k] = np.uint32(min(np.uint32(max(number, lowest) - lowest), last)) + np.uint32(np.int32(v[3, k] + own))
                 v[0, k], v[1, k], v[2, k], v[4, k] = dx, dy, dz, s
         for m in range(held):

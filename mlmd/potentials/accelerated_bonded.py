@@ -27,9 +27,25 @@ def numbers_of(modules: list[nn.Module]) -> list[Tensor]:
     return [v for m in modules for held in (m._parameters, m._buffers) for v in held.values() if v is not None]
 
 
-def unchanged(now: list[Tensor], before: list[Tensor]) -> bool:
-    """Whether two lists of tensors hold the same numbers in the same precision."""
-    return all(a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(now, before, strict=True))
+class Snapshot:
+    """The parameters and buffers of modules as they were once, and whether they still are: asked at every step.
+
+    Whatever may have happened to them is noticed: other tensors in their place, other memory, other numbers in it.
+    """
+
+    def __init__(self, modules: list[nn.Module]):
+        self.modules, self.tensors = modules, numbers_of(modules)
+        self.places = [v.data_ptr() for v in self.tensors]
+        self.views = [v.detach().cpu().numpy() for v in self.tensors]
+        self.bytes = [v.tobytes() for v in self.views]
+
+    def holds(self) -> bool:
+        """Whether all of them are the same tensors with the same numbers."""
+        now = numbers_of(self.modules)
+        return len(now) == len(self.tensors) and all(
+            v is old and v.data_ptr() == place and view.tobytes() == number
+            for v, old, place, view, number in zip(now, self.tensors, self.places, self.views, self.bytes)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +57,7 @@ class _Terms:
     angles: NDArray[np.uint32]
     bend: NDArray[Any]
     cosine: NDArray[np.bool_]
-    modules: list[nn.Module]
-    seen: list[Tensor]
+    source: Snapshot
 
 
 @configurable
@@ -77,7 +92,7 @@ class AcceleratedBonded(Potential):
         if torch.compiler.is_compiling() or x.is_cuda or x.dtype not in NUMPY or not whole or not jit.available():
             return self.bonded.analytic(system, pairs)
         t = self._terms
-        if t is None or t.stretch.dtype != NUMPY[x.dtype] or not unchanged(numbers_of(t.modules), t.seen):
+        if t is None or t.stretch.dtype != NUMPY[x.dtype] or not t.source.holds():
             t = self._terms = _terms(self.bonded, NUMPY[x.dtype])
         energy, forces = np.zeros(system.n_systems), np.zeros((len(x), 3), NUMPY[x.dtype])
         _sum_bonded(
@@ -105,8 +120,7 @@ def _terms(bonded: Bonded, dtype: np.dtype[Any]) -> _Terms:
 
     bonds, stretch, _ = gathered((HarmonicBonds,), bonded.coordinates.pairs)
     angles, bend, cosine = gathered((HarmonicAngles, CosineAngles), bonded.coordinates.triples)
-    modules: list[nn.Module] = list(bonded.laws)
-    return _Terms(bonds, stretch, angles, bend, cosine, modules, [v.detach().clone() for v in numbers_of(modules)])
+    return _Terms(bonds, stretch, angles, bend, cosine, Snapshot(list(bonded.laws)))
 
 
 @jit.jit
