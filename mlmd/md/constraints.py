@@ -27,7 +27,18 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from mlmd.md.bodies import Bodies, joined
-from mlmd.md.integrators import Force, Halves, Langevin, Noise, VelocityVerlet, drift, evaluate, kick, ornstein_uhlenbeck
+from mlmd.md.integrators import (
+    Force,
+    Halves,
+    Langevin,
+    Noise,
+    VelocityVerlet,
+    drift,
+    evaluate,
+    kick,
+    ornstein_uhlenbeck,
+    whole_drift,
+)
 from mlmd.md.state import State, moved
 from mlmd.md.thermostats import CSVR, NoseHooverChain, rescale
 from mlmd.segment import segment_sum
@@ -361,7 +372,7 @@ def _rattle(state: State, force: Force, noise: Tensor | None, solvers: tuple[Sol
 def _drifts(state: State, c: Halves, solvers: tuple[Solver, ...], noise: Tensor | None) -> State:
     """The drift of a whole step on the constraint surface, with the thermostat in its middle if there is noise."""
     if noise is None:
-        return _shaken(state, drift(drift(state, c), c), 2 * c.half, solvers)
+        return _shaken(state, whole_drift(state, c), 2 * c.half, solvers)
     state = _shaken(state, drift(state, c), c.half, solvers)
     state = ornstein_uhlenbeck(state, state.memory, noise)
     return _shaken(state, drift(state, c), c.half, solvers)

@@ -91,6 +91,11 @@ def drift(state: State, c: Halves) -> State:
     return moved(state, torch.addcmul(state.system.positions, c.half, state.velocities))
 
 
+def whole_drift(state: State, c: Halves) -> State:
+    """x <- x + dt v; two halves in single precision round positions twice, which doubles the random walk of the energy."""
+    return moved(state, torch.addcmul(state.system.positions, c.half, state.velocities, value=2))
+
+
 def ornstein_uhlenbeck(state: State, c: Columns, noise: Tensor) -> State:
     """v <- e^(-friction dt) v + sqrt((1 - e^(-2 friction dt)) kT/m) noise, exact for any time step."""
     return replace(state, velocities=torch.addcmul(c.keep * state.velocities, c.shake, noise))
@@ -104,7 +109,7 @@ def evaluate(state: State, force: Force) -> State:
 
 @dataclass(frozen=True, eq=False)
 class VelocityVerlet:
-    """Newton's equations, energy conserving to second order: kick, drift, drift, force, kick (Swope et al. 1982).
+    """Newton's equations, energy conserving to second order: kick, drift, force, kick (Swope et al. 1982).
 
     dt: time step in fs, a number or (S,).
     """
@@ -123,7 +128,7 @@ class VelocityVerlet:
     def step(self, state: State, force: Force, noise: Tensor | None = None) -> State:
         c = state.memory
         state = kick(state, c)
-        state = drift(drift(state, c), c)
+        state = whole_drift(state, c)
         state = evaluate(state, force)
         return replace(kick(state, c), step=state.step + 1)
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mlmd.md.integrators import Force, _positive, drift, evaluate, halves, kick
+from mlmd.md.integrators import Force, _positive, drift, evaluate, halves, kick, whole_drift
 from mlmd.md.state import State
 from mlmd.segment import segment_sum
 from mlmd.system import System
@@ -129,7 +129,7 @@ class NoseHooverChain:
         state = self._chain(state)
         c = state.memory
         state = kick(state, c)
-        state = drift(drift(state, c), c)
+        state = whole_drift(state, c)
         state = evaluate(state, force)
         state = self._chain(kick(state, c))
         return replace(state, step=state.step + 1)
