@@ -80,14 +80,14 @@ def test_it_fits_a_narrow_screen(opened):
     tab.set_viewport_size({"width": 1320, "height": 1000})
 
 
-def test_the_report_of_a_liquid_opens_offline_and_fits_a_narrow_screen(liquid_report):
-    with page() as (tab, outside, errors):
-        tab.goto(f"file://{liquid_report}")
-        tab.wait_for_timeout(1000)
-        assert (outside, errors) == ([], [])
-        viewer = tab.locator(".mlmd-viewer canvas")
-        assert viewer.count() == 1
-        viewer.scroll_into_view_if_needed()
-        assert ink(pixels(viewer)) > 0.02
-        tab.set_viewport_size({"width": 420, "height": 900})
-        assert tab.evaluate("document.documentElement.scrollWidth") <= 440
+def test_the_report_of_a_liquid_opens_offline_and_fits_a_narrow_screen(opened, liquid_report):
+    tab, outside, errors = opened
+    tab.goto(f"file://{liquid_report}")
+    tab.wait_for_timeout(1000)
+    assert (outside, errors) == ([], [])
+    viewer = tab.locator(".mlmd-viewer canvas")
+    assert viewer.count() == 1
+    viewer.scroll_into_view_if_needed()
+    assert ink(pixels(viewer)) > 0.02
+    tab.set_viewport_size({"width": 420, "height": 900})
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 440
