@@ -40,7 +40,10 @@ from mlmd.potentials.compose import Potential
 
 MIN_FRAMES = 50
 LONGEST_STEP = {"molecules": 10.0, "single beads": 4.0}  # fs
-STIFF_SHARE = 0.6  # of the inverse of the highest frequency in a molecule
+STIFF_SHARE = {
+    "harmonic": 0.6,
+    "splines": 0.4,
+}  # of the inverse of the highest frequency in a molecule; splines grow rougher as they are corrected
 LEARNED_ON = 20_000  # molecules, in all frames together, that a map is learned on at the most
 STIFFEST = 200  # frames that the time step is chosen on: splines are stiff in places
 SNAPSHOTS = 200  # of one sample
@@ -305,7 +308,9 @@ class LiquidStudy:
             return LONGEST_STEP["single beads"]
         one = self.beads.atoms(list(range(molecules.size)))
         alone = replace(one, cell=None, forces=None)
-        stable = suggested_time_step(molecules.bonded, alone, samples=min(STIFFEST, len(alone)), fraction=STIFF_SHARE)
+        stable = suggested_time_step(
+            molecules.bonded, alone, samples=min(STIFFEST, len(alone)), fraction=STIFF_SHARE[self.settings.bonded]
+        )
         return min(LONGEST_STEP["molecules"], stable)
 
     @property
@@ -316,9 +321,10 @@ class LiquidStudy:
         return (self.settings.friction or same) / units.ps
 
     def _molecules(self, bonded: BondedTarget) -> LiquidMolecules:
-        s = self.settings
-        fitted = LiquidMolecules.of(self.beads, kT=self.kT, hops=s.hops)
-        return fitted if s.bonded == "harmonic" else replace(fitted, bonded=bonded.bonded(bonded.inversion(self.kT)))
+        s, m = self.settings, self.mapping
+        if s.bonded == "harmonic":
+            return LiquidMolecules.of(self.beads, kT=self.kT, hops=s.hops)
+        return LiquidMolecules(bonded.bonded(bonded.inversion(self.kT)), tuple(m.bonds), m.n_beads, s.hops)
 
     def _sampler(self) -> LiquidSampler:
         s, dt = self.settings, self.time_step

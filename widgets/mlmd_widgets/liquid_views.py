@@ -19,6 +19,7 @@ from mlmd_widgets.blocks import Card
 from mlmd_widgets.layers import Layer
 from mlmd_widgets.painter import Camera
 
+OFF = 0.06  # share of the temperature by which a sample may differ before it is mistrusted
 BEADS_SHOWN = 2500  # spheres in one picture
 GOOD, FAIR = 0.03, 0.95  # mean abs difference of g(r), overlap of densities: what a bead liquid is expected to reach
 METHOD_NAMES = {
@@ -125,6 +126,7 @@ def refinement_notes(study: LiquidStudy) -> str:
     """How the refinement ended, in words."""
     logs, fitted, s = iteration_logs(study), study.fitted, study.settings
     out = "".join(blocks.note(log["trouble"], "warn") for log in study.history.get("refine", []) if "trouble" in log)
+    out += "".join(blocks.note(text, "warn") for text in _hot(study, logs))
     numbers = f"mean |Δg| {fitted.mean:.3f}, largest {fitted.largest:.3f} in its sample of {s.iteration_ps:g} ps"
     method = METHOD_NAMES[s.method]
     if fitted.converged:
@@ -137,6 +139,17 @@ def refinement_notes(study: LiquidStudy) -> str:
         "a longer iteration_ps or another method may help.",
         "warn",
     )
+
+
+def _hot(study: LiquidStudy, logs: list[dict]) -> list[str]:
+    """A warning if the sample of the kept potential had another temperature than the thermostat's."""
+    wanted = study.kT / units.kelvin
+    kept = [log["temperature"] for log in logs if log["mean"] == study.fitted.mean]
+    if not kept or abs(kept[-1] / wanted - 1) < OFF:
+        return []
+    return [
+        f"The sample of the kept potential had {kept[-1]:.0f} K instead of {wanted:.0f} K: its time step of {study.time_step:g} fs is too long; give a shorter one."
+    ]
 
 
 def potentials(study: LiquidStudy) -> Figure:
