@@ -19,6 +19,7 @@ from mlmd.cg.target_rdf import first_peak
 from mlmd.forces import Potential, energy_forces
 from mlmd.frames import Frames
 from mlmd.neighbors import neighbors
+from mlmd.observables import VACF, centres, followed, molecules, vacf, without_drift
 from mlmd.observables.blocks import block_labels, block_mean
 from mlmd.observables.geometry import radius_of_gyration
 from mlmd.observables.histogram import Density1D, density
@@ -26,6 +27,7 @@ from mlmd.observables.rdf import RDF, rdf
 
 BLOCKS = 5  # of every trajectory, for standard errors
 KINDS = {"bonds": ("bond", "length"), "cosines": ("angle", "angle"), "dihedrals": ("dihedral", "angle")}
+FINEST, VACF_TIME = 100.0, 2000.0  # fs: frames for velocities may be so far apart, and their autocorrelation is followed so long
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 EVALUATED = 100  # frames that pressure and energy are taken from
 
@@ -56,7 +58,8 @@ class LiquidComparison:
     simulated; pairs within ``hops`` bonds are not counted. large: g(r) in the small and in the enlarged box. overlays: densities
     of bonds, cosines of angles and dihedrals, put together by types. motion: None where a run is too short for it; ``notes`` says why.
     small, box: means over the two runs; ``box`` is None without an enlarged one. mean_squares: of radius of gyration and end-to-end distance,
-    A^2, for molecules of at least three beads.
+    A^2, for molecules of at least three beads. velocities: autocorrelations of the centres of mass of molecules ("reference", "simulated")
+    with the fs between their frames; empty where frames are too far apart.
     """
 
     rdfs: dict[str, tuple[RDF, RDF]]
@@ -66,6 +69,7 @@ class LiquidComparison:
     large: dict[str, tuple[RDF, RDF]] = field(default_factory=dict)
     box: RunSummary | None = None
     mean_squares: dict[str, tuple[Measured, Measured]] = field(default_factory=dict)
+    velocities: dict[str, tuple[VACF, float]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def summary(self) -> dict[str, Any]:
@@ -205,6 +209,25 @@ def motion_of(reference: Frames, simulated: Frames) -> tuple[Acceleration | None
         few = () if n_blocks == BLOCKS else (f"the runs are short: errors of motion are from {n_blocks} blocks of time only",)
         return motion, (*few, *motion.notes)
     return None, (f"motion could not be compared: {reason}",)
+
+
+def velocity_correlations(reference: Frames, simulated: Frames) -> dict[str, tuple[VACF, float]]:
+    """Autocorrelation of the velocities of molecules' centres of mass, drift taken off, up to ``VACF_TIME``, with the fs between frames.
+
+    Velocities are differences between frames, which smears the curve over the time between them; frames further apart than
+    ``FINEST`` give none.
+    """
+    out = {}
+    for name, frames in (("reference", reference), ("simulated", simulated)):
+        dt = time_step(frames)
+        lags = min(round(VACF_TIME / dt), (len(frames) - 1) // BLOCKS - 1)
+        if dt > FINEST or lags < 5:
+            return {}
+        f = followed(frames)
+        assert f.masses is not None
+        x = centres(without_drift(f.positions.double(), f.masses), f.masses, molecules(f))
+        out[name] = (vacf(x.diff(dim=0) / dt, max_lag=lags, n_blocks=BLOCKS), dt)
+    return out
 
 
 def peak_of(g: RDF) -> tuple[float, float]:

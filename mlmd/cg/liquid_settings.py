@@ -56,7 +56,7 @@ class LiquidSettings(MapSettings):
     damping: float = 0.8
     pressure: float | None = None
     simulate_ps: float = 36.0
-    save_ps: float = 0.1
+    save_ps: float = 0.08
     repeats: int = 2
     large_ps: float = 10.0
     friction: float = 0.0

@@ -21,7 +21,7 @@ from mlmd.cg.friction import FrictionLog, Target, fit_friction
 from mlmd.cg.friction import Settings as FrictionSettings
 from mlmd.cg.groups import components, identical_molecules
 from mlmd.cg.liquid_bonded import BondedTarget
-from mlmd.cg.liquid_comparison import LiquidComparison, Structure, motion_of, summary_of
+from mlmd.cg.liquid_comparison import LiquidComparison, Structure, motion_of, summary_of, velocity_correlations
 from mlmd.cg.liquid_fit import Fitted, PotentialFit, first_guess
 from mlmd.cg.liquid_molecules import LiquidMolecules
 from mlmd.cg.liquid_sampler import BLOCKS, LiquidSampler
@@ -271,6 +271,7 @@ class LiquidStudy:
                 large,
                 box,
                 self.structure.mean_squares(self.beads, self.run_frames),
+                velocity_correlations(self.beads, self.run_frames),
                 notes,
             )
             yield self._ledger.note("compare", pressure=self.comparison.small.pressure.value / units.bar)

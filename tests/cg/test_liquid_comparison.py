@@ -8,7 +8,7 @@ import torch
 
 from mlmd import units
 from mlmd.cg.liquid_bonded import BondedTarget
-from mlmd.cg.liquid_comparison import BLOCKS, Structure, apart, motion_of, summary_of
+from mlmd.cg.liquid_comparison import BLOCKS, Structure, apart, motion_of, summary_of, velocity_correlations
 from mlmd.cg.liquid_molecules import LiquidMolecules
 from mlmd.frames import Frames, bead_topology
 from mlmd.observables import RDF
@@ -120,3 +120,18 @@ def test_short_runs_are_compared_over_fewer_blocks():
     assert motion is not None
     assert motion.diffusion.value == pytest.approx(1.0)
     assert "blocks of time only" in notes[0]
+
+
+def test_velocities_of_free_flight_are_told_and_frames_far_apart_have_none():
+    frames = rods(frames=80)
+    g = torch.Generator().manual_seed(2)
+    flight = torch.randn(1, 40, 1, 3, generator=g, dtype=torch.float64) * 0.01  # A/fs, of whole molecules
+    flight = flight - flight.mean(1, keepdim=True)
+    time = 20.0 * torch.arange(80, dtype=torch.float64)
+    x = frames.positions[:1].reshape(1, 40, 3, 3) + flight * time[:, None, None, None]
+    straight = replace(frames, positions=x.reshape(80, -1, 3), time=time)
+    found = velocity_correlations(straight, straight)
+    curve, dt = found["simulated"]
+    assert dt == 20.0
+    assert np.allclose(curve.vacf, float(flight.square().sum(-1).mean()))
+    assert velocity_correlations(replace(straight, time=10 * time), straight) == {}

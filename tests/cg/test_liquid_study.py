@@ -105,6 +105,8 @@ def test_the_same_liquid_has_the_same_structure_and_the_same_pace(study):
         assert d["mean"] < 0.02 + 2 * d["noise"]
     assert min(o.overlap for o in study.comparison.overlays) > 0.92  # 64 bonds that hardly exchange energy
     assert study.friction == pytest.approx(2.0 / units.ps)
+    (a, _), (b, _) = study.comparison.velocities["reference"], study.comparison.velocities["simulated"]
+    assert a.vacf[0] == pytest.approx(b.vacf[0], rel=0.15)  # those of the atoms are smeared over 80 fs
     d = study.comparison.motion.diffusion
     assert abs(d.value - 1) < 4 * d.error + 0.1
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from mlmd import units
 from mlmd.cg.liquid_bonded import BondedTarget
-from mlmd.cg.liquid_comparison import BLOCKS, LETTERS, Measured, apart, peak_of
+from mlmd.cg.liquid_comparison import BLOCKS, FINEST, LETTERS, Measured, apart, peak_of
 from mlmd.cg.liquid_study import LiquidStudy, mass_density
 from mlmd.frames import Frames
 from mlmd.observables import Density1D
@@ -329,6 +329,12 @@ def motion(study: LiquidStudy) -> list[tuple[Figure, str]]:
     out = [(figures.displacements(curves), "mean square displacements of molecules, atoms and beads")]
     if m.reference.correlations:
         out.append((figures.relaxations(curves), "relaxation functions of molecules, atoms and beads"))
+    v = study.comparison.velocities
+    if v:
+        named = {theme.REFERENCE_NAME: v["reference"], theme.CG_NAME: v["simulated"]}
+        out.append(
+            (figures.velocity_correlation(named), "velocity autocorrelations of molecules, atoms and beads, and their integrals")
+        )
     return [*out, (figures.acceleration(m), "factors by which beads are faster than atoms")]
 
 
@@ -347,6 +353,11 @@ def motion_table(study: LiquidStudy) -> str:
             for r in m.rows()
         ]
         out += blocks.table(["quantity", "atoms", "beads", "beads / atoms: times as fast"], rows)
+    if not c.velocities:
+        out += blocks.note(
+            f"No velocity autocorrelation: its velocities are differences between frames, which may be {FINEST / units.ps:g} ps apart at most. Give more "
+            "closely spaced frames of the atoms (`mlmd data generate`, or stride=1), and a longer run."
+        )
     out += "".join(blocks.note(n.replace("+-", "±"), "warn") for n in c.notes)
     return out + friction_note(study)
 
