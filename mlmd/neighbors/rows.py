@@ -66,6 +66,12 @@ class Rows:
         keep = _marked(wanted, self.receiver, self.parent[self.sender])
         return Rows(_counted(keep)[self.start].astype(np.int32), self.sender[keep], self.parent, self.image)
 
+    def without(self, excluded: NDArray[np.bool_]) -> Rows:
+        """The pairs that ``excluded`` (n, n) does not mark within molecules of n particles, one molecule after another."""
+        own = np.arange(len(self.start) - 1, dtype=np.int32)
+        bounds, left = _left(own, self.start.astype(np.int64), self.sender, self.parent, excluded)
+        return Rows(bounds.astype(np.int32), left[: bounds[-1]], self.parent, self.image)
+
 
 class FoundRows(Rows):
     """``Rows`` in the order in which a search went through space, which is that of their blocks; ``start`` and ``sender`` if asked for.
@@ -107,6 +113,11 @@ class FoundRows(Rows):
         left = np.append(found[: len(self)][keep], np.zeros(LANES, np.uint32))
         return FoundRows(number, _counted(keep)[bounds], left, self.parent, self.image)
 
+    def without(self, excluded: NDArray[np.bool_]) -> FoundRows:
+        """The pairs that ``excluded`` (n, n) does not mark within molecules of n particles, one molecule after another."""
+        bounds, left = _left(*self._found, self.parent, excluded)
+        return FoundRows(self._found[0], bounds, left, self.parent, self.image)
+
     @cached_property
     def blocks(self) -> tuple[Numbers, Numbers]:
         """Receivers and senders of the blocks, neighbours in space one after another."""
@@ -142,6 +153,10 @@ class RowPairs(Pairs):
     def where(self, wanted: Callable[[Tensor, Tensor], Tensor]) -> Pairs:
         """The pairs (i, j) for which the symmetric ``wanted(i, j)`` (P,) is true."""
         return RowPairs(self.rows.where(wanted))
+
+    def without(self, excluded: Tensor) -> Pairs:
+        """The pairs that ``excluded`` (n, n) does not mark within molecules of n particles, one molecule after another."""
+        return RowPairs(self.rows.without(excluded.numpy()))
 
 
 def rows_of(pairs: Pairs) -> Rows:
@@ -179,6 +194,22 @@ def _blocks(number: Integers, bounds: NDArray[np.int64], sender: Numbers, nowher
     receivers, senders = np.empty(many, np.uint32), np.empty(many * LANES, np.uint32)
     _fill_blocks(number, bounds, sender, nowhere, receivers, senders)
     return receivers, senders
+
+
+@jit
+def _left(number, bounds, found, parent, excluded):
+    """Bounds and senders of the rows without excluded pairs, and room for ``LANES`` more."""
+    size, count = len(excluded), 0
+    new, out = np.zeros(len(bounds), np.int64), np.zeros(bounds[-1] + LANES, np.uint32)
+    for k in range(len(number)):
+        first = np.int64(number[k]) // size * size
+        row = excluded[np.int64(number[k]) - first]
+        for p in range(bounds[k], bounds[k + 1]):
+            other = np.int64(parent[found[p]]) - first
+            out[count] = found[p]
+            count += not (0 <= other < size and row[other])
+        new[k + 1] = count
+    return new, out
 
 
 @jit

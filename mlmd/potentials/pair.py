@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mlmd.cell import completed
 from mlmd.neighbors.pairs import Pairs
+from mlmd.neighbors.rows import RowPairs
 from mlmd.potentials.compose import Potential, in_closed_form, need_pairs
 from mlmd.segment import segment_sum
 from mlmd.store import configurable
@@ -317,7 +318,7 @@ class Excluding(Potential):
         """The list without the excluded pairs; remembered for the list seen last."""
         if self._last is not None and self._last[0]() is pairs:
             return self._last[1]
-        kept = pairs.where(self._allowed)
+        kept = pairs.without(self.excluded) if isinstance(pairs, RowPairs) else pairs.where(self._allowed)
         if not torch.compiler.is_compiling():
             self._last = (weakref.ref(pairs), kept)
         return kept

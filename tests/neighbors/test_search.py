@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mlmd.neighbors import Pairs, cell_pairs, dense_pairs, grid_pairs, neighbors, vesin_pairs
 from mlmd.neighbors import search as search_module
+from mlmd.neighbors.rows import RowPairs
 from mlmd.system import System
 
 TRICLINIC = [[9.0, 0.0, 0.0], [2.5, 8.5, 0.0], [-1.5, 2.0, 9.5]]
@@ -183,6 +184,18 @@ def test_pairs_can_be_left_out_by_particle_in_either_form(build: Callable[[Syste
     system = CASES["triclinic, unwrapped positions"]
     kept = build(system, 3.9).where(lambda i, j: (i + j) % 3 > 0)
     assert as_set(kept) == {row for row in by_hand(system, 3.9) if (row[0] + row[1]) % 3}
+
+
+@pytest.mark.parametrize("build", [cell_pairs, dense_pairs])
+def test_pairs_of_a_molecule_are_left_out_by_a_table(build: Callable[[System, float], Pairs]) -> None:
+    """Ten molecules of three: the second particle is not seen by the others, in no image."""
+    system, excluded = CASES["triclinic, unwrapped positions"], torch.zeros(3, 3, dtype=torch.bool)
+    excluded[1, :], excluded[:, 1] = True, True
+    whole = build(system, 7.0) if build is cell_pairs else build(system, 3.9)
+    kept = RowPairs(whole.rows).without(excluded)
+    expected = {row for row in as_set(whole) if row[0] // 3 != row[1] // 3 or not excluded[row[0] % 3, row[1] % 3]}
+    assert as_set(kept) == expected
+    assert len(RowPairs(kept.rows.where(lambda i, j: i + j > -1))) == len(kept) < len(whole)
 
 
 def test_large_systems_use_the_cell_list_and_agree_with_the_dense_one() -> None:
