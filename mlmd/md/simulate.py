@@ -107,6 +107,7 @@ def simulate(
             if any(ends):
                 return
     finally:
+        engine.pairs = engine.origin = None
         for w, _ in watchers:
             getattr(w, "finish", _nothing)()
 
@@ -138,7 +139,7 @@ class _Engine:
     measured: tuple[Tensor, float] | None = None  # a cell, and half of its smallest width
     age: int = 0  # steps since
     guard: Guard = field(init=False)
-    step: Step = field(init=False)
+    compiled: Step | None = None
 
     @property
     def needs_pairs(self) -> bool:
@@ -160,7 +161,7 @@ class _Engine:
                 raise _unstable(bad, state.step, state)
         if state.owner is not self.integrator:
             state = replace(self.integrator.init(state), owner=self.integrator)
-        self.step = compiled_step(self, state) if self.compile else self._eager
+        self.compiled = compiled_step(self, state) if self.compile else None
         return state
 
     def rebuild(self, system: System, slack: float | None = None) -> None:
@@ -254,7 +255,10 @@ class _Engine:
     def _wider(self, state: State) -> float:
         return 1.1 * float(self._strayed(state.system))
 
-    def _eager(self, state: State, noise: Tensor | None) -> State:
+    def step(self, state: State, noise: Tensor | None) -> State:
+        """One time step; no attribute, which would keep an engine and its lists alive in a circle of references."""
+        if self.compiled is not None:
+            return self.compiled(state, noise)
         return held(state, self.integrator.step(state, self.force, noise))
 
     def _strayed(self, system: System) -> Tensor:

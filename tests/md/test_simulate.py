@@ -1,9 +1,11 @@
 """The runner: limits that name the culprit, replicas that are frozen alone, reasons to stop, whole steps compiled."""
 
+import gc
 import io
 import sys
 import time
 import warnings
+import weakref
 
 import mdtraj
 import numpy as np
@@ -470,6 +472,25 @@ def test_impossible_arguments_are_refused_by_name(bad, match):
     arguments = {"steps": 10} | bad
     with pytest.raises(ValueError, match=match):
         list(simulate(rest(oscillators(1)), Spring(), VelocityVerlet(0.1), **arguments))
+
+
+def test_lists_are_freed_when_a_run_ends_without_waiting_for_the_garbage_collector():
+    """A list of a hundred thousand beads is fifty megabytes; runs that follow each other must not pile them up."""
+
+    class Watched(LennardJones):
+        def analytic(self, system, pairs):
+            lists.append(weakref.ref(pairs))
+            return super().analytic(system, pairs)
+
+    lists, state, law = [], liquid(), Watched(0.05, 1.2, cutoff=2.2).double()
+    gc.disable()
+    try:
+        (end,) = simulate(state, law, VelocityVerlet(0.03), 5, every=5, skin=0.3)
+        alive = [ref for ref in lists if ref() is not None]
+    finally:
+        gc.enable()
+    assert end.step == 5
+    assert lists and not alive
 
 
 # ---- compiled ----
