@@ -1,6 +1,6 @@
 """One-bead water from experiment by differentiable reweighting: g(r), angle distribution and pressure; cost per update.
 
-    python benchmarks/difftre_water.py [--model network] [--from FOLDER]
+    python benchmarks/difftre_water.py [--model network] [--start MODEL.npz]
 
 System, targets and the settings of ``--model network`` are those of Thaler and Zavadlav, Nat. Commun. 12, 6884 (2021): 901 beads at 296.15 K,
 70 ps per sample of which 10 ps are left out, a snapshot every 0.1 ps, 300 updates; their network is DimeNet++, here it is SchNet, on the same
