@@ -85,7 +85,7 @@ def test_steps_are_those_of_least_squares_for_a_small_residual_and_never_longer_
         assert float(levenberg_marquardt(factor * slope, residual, 0.1).norm()) <= 0.05
 
 
-def test_the_depth_of_a_fluid_is_recovered_in_four_samples_within_the_sampling_error():
+def test_the_depth_of_a_fluid_is_recovered_in_five_samples_within_the_sampling_error():
     true = lennard_jones(1.0)
     x = trajectory(true, 4000, 20)
     law = lennard_jones(0.7)
