@@ -29,6 +29,7 @@ from mlmd.cg.liquid_settings import LiquidSettings
 from mlmd.cg.mapping import Mapping
 from mlmd.cg.pair_splines import PairSplines
 from mlmd.cg.relative_entropy import suggested_time_step
+from mlmd.cg.rigid_motion_forces import with_molecular_forces
 from mlmd.cg.settings import device_of
 from mlmd.cg.stages import Ledger, Log, digest_of_frames, key_of, plain
 from mlmd.cg.symmetry import with_equivalent_types
@@ -192,7 +193,10 @@ class LiquidStudy:
             self.autoencoder, self.force_noise = found.learned, found.noise
             mapping = with_equivalent_types(found.mapping, self.frames, self.settings.reach)
             self._ledger["mapping"] = mapping
-            self._ledger["beads"] = mapping.apply(self.frames)
+            beads = mapping.apply(self.frames)
+            if beads.forces is not None:
+                beads = with_molecular_forces(beads, self.frames, mapping)
+            self._ledger["beads"] = beads
             check_whole(self.beads)
             mapping.save(self.folder / f"mapping-{self._key('mapping')}.npz")
             yield self._ledger.note("mapping", beads=mapping.n_beads, types=int(mapping.types.max()) + 1)
