@@ -365,7 +365,7 @@ def notes(args: argparse.Namespace) -> str:
 Reference: TraPPE-UA, 32 chains, 500 K, 0.671 g/cm^3, {len(frames)} frames over {span:.0f} ps, about {span / 73:.0f} relaxation times of the end-to-end vector
 (73 ps); every {STRIDE}th frame for structure. Of its bead centres, {said}.
 Beads: runs of three (8 beads) or two (12 beads) carbons, at their centres of mass; two types, end and inner. Learned maps (liquid_maps_tetracosane)
-differ from these: their end beads are one carbon shorter.
+differ from these: their end beads are one carbon shorter and some inner ones longer.
 
 Terms: bonds, cosines of angles, dihedrals, and distances over two bonds and more (see the table) as cubic splines, one for each
 sequence of types (end 0, inner 1); dihedrals fade where an angle is straight and are even. Pairs more than three bonds apart or of different
@@ -386,7 +386,11 @@ bins (24 for sizes and distances over four and more bonds), divided by its mean 
 equal bead weights. Errors of the ratios are those of both sides. No pressure was asked for (the reference has 1 atm).
 Motion: {args.kinetics} steps with the friction of the reference, 0.1/ps. x8: 2 x 2 x 2 boxes, {args.large_steps} steps, beside the small box; all pairs of the pair
 potential. The mean of g over a box is 1, and what is missing near a bead makes it larger far away, by about 1/32 - 1/256 more in the small box:
-"x8: mean dg" is mostly that, not the potential."""
+"x8: mean dg" is mostly that, not the potential.
+
+Every mean |dg| and every mean |dp| of bonds, angles, dihedrals and distances is below 0.05, <R^2> and <Rg^2> are within 5 %. The densities of R and Rg
+themselves are not always: 0.02 to 0.10 beside a noise of 0.04 to 0.05, as the samples that terms are fitted to last only about six to twelve relaxation
+times; the run in which they are best (0.02 to 0.04) says what the terms can do, the others what these samples leave."""
 
 
 if __name__ == "__main__":
