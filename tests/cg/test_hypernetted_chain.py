@@ -60,7 +60,7 @@ def test_labels_on_equal_beads_change_nothing():
 
 
 def test_from_the_g_of_a_simulated_liquid_it_is_nearer_the_potential_than_the_boltzmann_inversion():
-    sampler = sampler_of(flat_target(last=4.4), steps=2000)
+    sampler = sampler_of(flat_target(last=4.4), steps=8000)
     truth = well_values(sampler.basis)
     target = TargetRDF(sampler.target.r, sampler.sample(truth).g)
     basis = basis_of(target)
