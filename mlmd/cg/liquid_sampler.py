@@ -213,10 +213,10 @@ class PairCounter:
         return self._binned(system, pairs.half)
 
     def _binned(self, system: System, half: Pairs) -> Array:
-        """The same of pairs that are listed once."""
+        """The same of pairs that are listed once; in double precision as there, for a pair at the edge of a bin is taken off where it was counted."""
         n = self.bins * FINE
         per_length = n / (self.reach - self.low)
-        r = half.distances(system).double()
+        r = half.distances(system.to(torch.float64))
         row = rows_of(self.table, system.types[half.index[0]], system.types[half.index[1]])
         at = ((r - self.low) * per_length).floor().long()
         inside = at < n

@@ -6,7 +6,7 @@ from mlmd import datasets, units
 from mlmd.cg import mapping
 from mlmd.cg.boltzmann_inversion import IterativeBoltzmannInversion, boltzmann_inversion
 from mlmd.cg.liquid_molecules import LiquidMolecules, centre_rdf
-from mlmd.cg.liquid_sampler import LiquidSampler
+from mlmd.cg.liquid_sampler import LiquidSampler, PairCounter
 from mlmd.cg.structure_loop import refine_pairs
 from mlmd.cg.symmetry import with_equivalent_types
 from mlmd.forces import energy_forces
@@ -149,3 +149,16 @@ def test_two_beads_of_ethane_have_the_structure_of_the_atoms_after_a_few_boltzma
     assert last.converged
     again = LiquidSampler(beads.system(0), target, basis, **settings, seed=1).sample(last.values)
     assert np.abs(again.g - target.g)[0, target.r > 3].mean() < 0.03
+
+
+def test_a_bond_as_long_as_the_edge_of_a_bin_is_taken_off_where_it_was_counted():
+    """In single precision one of two bins would hold a pair too few: minus one, of which no covariance has a root."""
+    system = dimers(3, spacing=8.0)  # bonded pairs are the only ones in reach
+    generator = torch.Generator().manual_seed(0)
+    first = system.positions[0::2] + torch.rand(len(system) // 2, 3, generator=generator)
+    turned = torch.nn.functional.normalize(torch.randn(len(system) // 2, 3, generator=generator), dim=-1)
+    target = flat_target()
+    edge = float(target.edges[np.searchsorted(target.edges, LENGTH)])
+    x = torch.stack([first, first + edge * turned], 1).reshape(-1, 3).float()
+    counts, *_ = PairCounter(target, target.basis(float(target.edges[-1])), DIMERS)(system.to(torch.float32).at(x))
+    assert not counts.any()
