@@ -371,7 +371,7 @@ Terms: bonds, cosines of angles, dihedrals, and distances over two bonds and mor
 sequence of types (end 0, inner 1); dihedrals fade where an angle is straight and are even. Pairs more than three bonds apart or of different
 chains: cubic splines with knots every {WIDTH} A, cutoff {CUTOFF:g} A, one per pair of types. All start from their Boltzmann inversion, distances over several
 bonds from nothing. Corrected at once: pairs by Boltzmann iteration, bonded terms by relative entropy (Newton's step for all of them together), twice
-from samples of {args.steps} steps with distances over up to {SHORT} bonds, then {args.iterations} times from longer ones ({FINE * args.steps}; 24000 for 12 beads, seed 0) with 0.6 of the step, until
+from samples of {args.steps} steps with distances over up to {SHORT} bonds, then {args.iterations} times from longer ones ({FINE * args.steps}) with 0.6 of the step, until
 mean |dg| and mean |dp| are below {args.tolerance:g}; a correction that misses it is followed by one more that is not sampled. Time step {DT[8]:g} fs for 8 beads,
 {DT[12]:g} fs for 12.
 
@@ -389,8 +389,8 @@ potential. The mean of g over a box is 1, and what is missing near a bead makes 
 "x8: mean dg" is mostly that, not the potential.
 
 Every mean |dg| and every mean |dp| of bonds, angles, dihedrals and distances is below 0.05, <R^2> and <Rg^2> are within 5 %. The densities of R and Rg
-themselves are not always: 0.02 to 0.10 beside a noise of 0.04 to 0.05, as the samples that terms are fitted to last only about six to twelve relaxation
-times; the run in which they are best (0.02 to 0.04) says what the terms can do, the others what these samples leave."""
+themselves: 0.02 to 0.05 beside a noise of 0.03 to 0.04 (with samples half as long, 0.02 to 0.10). The energies of both boxes differ by two of their
+errors, which come from blocks shorter than the relaxation time of the chains."""
 
 
 if __name__ == "__main__":
