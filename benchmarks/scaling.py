@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from record import record
 
 from mlmd import units
@@ -163,7 +164,29 @@ def table_of(name: str, rows: list[dict[str, Any]], command: str) -> None:
         f"Fits with standard errors: time ~ N^({slope(rows, 'seconds', 1000)}) from 1000 beads on; memory ~ "
         f"N^({slope(rows, 'bytes', largest)}) over the three largest sizes, {per_bead(rows)} kB per bead by a straight line through all."
     )
-    record(f"scaling_{SHORT[name]}", table, command, notes)
+    path = record(
+        f"scaling_{SHORT[name]}",
+        table,
+        command,
+        f"{notes}\n\n![time and memory against the number of beads](scaling_{SHORT[name]}.svg)",
+    )
+    plot(name, rows).savefig(path.with_suffix(".svg"))
+
+
+def plot(name: str, rows: list[dict[str, Any]]) -> Figure:
+    """Time of a step and memory against the number of beads, each beside a line of slope 1 through the size nearest to 10 000."""
+    n = np.array([r["beads"] for r in rows], float)
+    middle = int(np.abs(np.log(n / 1e4)).argmin())
+    figure = Figure(figsize=(7.2, 3.0), layout="constrained")
+    for ax, key, unit, label in zip(
+        figure.subplots(1, 2), ("seconds", "bytes"), (1e3, 1e-6), ("step / ms", "memory / MB"), strict=True
+    ):
+        y = np.array([r[key] for r in rows]) * unit
+        ax.loglog(n, y, "o", color="#0072B2", label=name)
+        ax.loglog(n, y[middle] * n / n[middle], "--", color="#555555", linewidth=1, label="slope 1")
+        ax.set(xlabel="beads", ylabel=label)
+        ax.legend(frameon=False)
+    return figure
 
 
 def main() -> None:

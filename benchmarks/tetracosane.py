@@ -389,8 +389,7 @@ potential. The mean of g over a box is 1, and what is missing near a bead makes 
 "x8: mean dg" is mostly that, not the potential.
 
 Every mean |dg| and every mean |dp| of bonds, angles, dihedrals and distances is below 0.05, <R^2> and <Rg^2> are within 5 %. The densities of R and Rg
-themselves: 0.02 to 0.05 beside a noise of 0.03 to 0.04 (with samples half as long, 0.02 to 0.10). The energies of both boxes differ by two of their
-errors, which come from blocks shorter than the relaxation time of the chains."""
+themselves: 0.02 to 0.05 beside a noise of 0.03 to 0.04 (with samples half as long, 0.02 to 0.10)."""
 
 
 if __name__ == "__main__":
