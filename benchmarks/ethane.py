@@ -8,7 +8,6 @@ The reference is the trajectory that ships. Finished runs are kept in --folder a
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from keep import kept
 from record import markdown, record
 
 from mlmd import datasets, units
@@ -201,18 +201,6 @@ def length(frames: Frames) -> torch.Tensor:
     """(F, M) bond lengths in A."""
     i, j = torch.tensor(frames.bonds).T
     return (frames.positions[:, j] - frames.positions[:, i]).norm(dim=-1)
-
-
-def kept(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """A result from its file, made if it is not there; arrays as ``.npz``, numbers as ``.json``."""
-    if path.suffix == ".json":
-        if not path.exists():
-            path.write_text(json.dumps(make()))
-        return json.loads(path.read_text())
-    if not path.exists():
-        np.savez(path, **make())
-    with np.load(path) as z:
-        return dict(z)
 
 
 def main() -> None:

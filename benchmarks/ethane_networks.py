@@ -18,7 +18,8 @@ from typing import Any
 import ethane
 import numpy as np
 import torch
-from ethane import CUTOFF, DT, FRICTION, SAVE, SETTLE, kept, molecules, reference, target
+from ethane import CUTOFF, DT, FRICTION, SAVE, SETTLE, molecules, reference, target
+from keep import kept
 from record import markdown, record
 
 from mlmd import datasets, store

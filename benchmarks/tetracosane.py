@@ -9,10 +9,8 @@ kept in --folder and not made again.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from keep import kept
 from record import markdown, record
 from torch import Tensor
 
@@ -283,18 +282,6 @@ def deployed(n: int, run: dict[str, Any], small: dict[str, Any]) -> dict[str, An
         mean, error = block_mean(r["energy"], BLOCKS)
         out |= {f"{name}, meV a bead": mean * 1e3, f"+- of {name}": error * 1e3}
     return out | {"x8: T": float(run["temperature"])}
-
-
-def kept(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """A result from its file, made if it is not there; arrays as ``.npz``, numbers as ``.json``."""
-    if path.suffix == ".json":
-        if not path.exists():
-            path.write_text(json.dumps(make()))
-        return json.loads(path.read_text())
-    if not path.exists():
-        np.savez(path, **make())
-    with np.load(path) as z:
-        return dict(z)
 
 
 def main() -> None:

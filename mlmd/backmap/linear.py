@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mlmd.backmap.molecule import Molecule
+from mlmd.cg.autoencoder import linear_decoder
 from mlmd.cg.mapping import Mapping
 from mlmd.frames import Frames
 
@@ -26,13 +27,7 @@ class LinearBackmapper:
             ValueError: as :meth:`Molecule.of`.
         """
         self.molecule = Molecule.of(frames, mapping)
-        x = self.molecule.atoms_of(frames).double()
-        X = self.molecule.beads(x)
-        middle = X.mean(1, keepdim=True)
-        X, x = X - middle, x - middle
-        solution = torch.linalg.pinv(torch.einsum("fbd,fcd->bc", X, X)) @ torch.einsum("fbd,fnd->bn", X, x)
-        decoder = solution.T
-        self.decoder = (decoder + (1 - decoder.sum(1, keepdim=True)) / decoder.shape[1]).float()
+        self.decoder = linear_decoder(mapping, frames).float()
         return self
 
     def sample(self, beads: Frames | Tensor, n: int = 1, *, seed: int = 0) -> Tensor:

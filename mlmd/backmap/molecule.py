@@ -9,9 +9,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from mlmd.cell import make_whole
 from mlmd.cg.groups import neighbours
-from mlmd.cg.mapping import Mapping
+from mlmd.cg.mapping import Mapping, make_molecules_whole
 from mlmd.frames import Frames
 
 
@@ -138,12 +137,10 @@ class Molecule:
 
 
 def _single(frames: Frames, size: int, bonds: tuple[tuple[int, int], ...]) -> Tensor:
-    copies = frames.n_atoms // size
     x = frames.positions.float()
     if frames.cell is not None:
-        every = [(i + m * size, j + m * size) for m in range(copies) for i, j in bonds]
-        x = make_whole(x, frames.cell.float(), every)
-    return x.reshape(len(frames) * copies, size, 3)
+        x = make_molecules_whole(x, frames.cell, size, bonds)
+    return x.reshape(-1, size, 3)
 
 
 def _owners(assignment: list[int], bonds: tuple[tuple[int, int], ...], residues: list[int]) -> Tensor:

@@ -17,6 +17,7 @@ from mlmd.io.bonds import radii
 from mlmd.observables.geometry import angles, dihedrals, distances
 from mlmd.observables.histogram import density, overlap
 from mlmd.observables.terms import internal_terms
+from mlmd.potentials.pair import bonded_within
 
 STRETCH = 1.3  # of the sum of covalent radii, within which two atoms count as bonded (Wang et al., ICML 2022)
 OVERLAP = 0.4  # A by which spheres of van der Waals may overlap before it is a clash (Word et al., J. Mol. Biol. 285, 1711 (1999))
@@ -95,13 +96,9 @@ def clashes(x: Tensor, molecule: Molecule) -> Tensor:
 def _may_clash(molecule: Molecule) -> tuple[Tensor, Tensor, Tensor]:
     """Pairs i, j at least APART bonds apart, and the distance in A below which they clash."""
     n, z = molecule.n_atoms, molecule.numbers
-    step = torch.eye(n)
-    for a, b in molecule.bonds:
-        step[a, b] = step[b, a] = 1.0
-    within = torch.linalg.matrix_power(step, APART - 1) > 0
-    i, j = torch.nonzero(torch.triu(~within, 1)).T
+    i, j = torch.nonzero(torch.triu(~bonded_within(molecule.bonds, n, APART - 1), 1)).T
     polar = torch.tensor([zz in (7, 8, 16) for zz in z.tolist()])
-    polar_h = (z == 1) & ((step - torch.eye(n)) @ polar.float() > 0)
+    polar_h = (z == 1) & (bonded_within(molecule.bonds, n, 1) & polar).any(1)
     bridged = (polar_h[i] & polar[j]) | (polar_h[j] & polar[i])
     r = torch.tensor([VAN_DER_WAALS.get(zz, 1.7) for zz in z.tolist()])
     return i, j, r[i] + r[j] - torch.where(bridged, HYDROGEN_BOND, OVERLAP)

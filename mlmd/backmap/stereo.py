@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mlmd.backmap.molecule import Molecule
 from mlmd.cg.groups import neighbours
+from mlmd.cg.symmetry import equivalent_atoms
 
 FLAT = 0.25  # of the volume of three unit vectors to neighbours: below, a centre is planar (0.77 for a tetrahedron, 0 for a plane)
 
@@ -29,7 +30,7 @@ def stereocentres(molecule: Molecule, reference: Tensor) -> Stereocentres:
 
     Neighbours differ if the bond graph beyond them does (Weisfeiler and Leman 1968); hydrogens may be missing.
     """
-    classes = symmetry_classes(molecule)
+    classes = equivalent_atoms(molecule.numbers.tolist(), molecule.bonds)
     rows = []
     for centre, near in enumerate(neighbours(molecule.n_atoms, molecule.bonds)):
         if len(near) in (3, 4) and len({classes[b] for b in near}) == len(near):
@@ -53,16 +54,3 @@ def volumes(x: Tensor, atoms: Tensor) -> Tensor:
     centre, *near = (x[:, column] for column in atoms.T)
     a, b, c = (torch.nn.functional.normalize(p - centre, dim=-1) for p in near)
     return (torch.linalg.cross(a, b) * c).sum(-1)
-
-
-def symmetry_classes(molecule: Molecule) -> list[int]:
-    """Equal numbers for atoms that the bond graph does not tell apart."""
-    near = neighbours(molecule.n_atoms, molecule.bonds)
-    colour = [int(z) for z in molecule.numbers]
-    while True:
-        seen = [(colour[a], sorted(colour[b] for b in near[a])) for a in range(len(colour))]
-        names = {s: k for k, s in enumerate(sorted({(c, tuple(n)) for c, n in seen}))}
-        finer = [names[(c, tuple(n))] for c, n in seen]
-        if len(set(finer)) == len(set(colour)):
-            return finer
-        colour = finer

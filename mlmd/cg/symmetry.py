@@ -7,6 +7,7 @@ joins if the molecule has no rings, and never joins beads of different kinds of 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -67,6 +68,16 @@ def equivalent_beads(mapping: Mapping, kinds: list[int], reach: int | None = Non
             break
         colour, rounds = finer, rounds + 1
     return torch.tensor(_numbered([sorted((colour[a], w) for a, w in bead) for bead in beads]))
+
+
+def equivalent_atoms(kinds: Sequence[int], bonds: Sequence[tuple[int, int]]) -> list[int]:
+    """Equal numbers for atoms of the given kinds that their bonds do not tell apart."""
+    adjacent, colour = neighbours(len(kinds), bonds), _numbered(list(kinds))
+    while True:
+        finer = _numbered([(c, sorted(colour[b] for b in adjacent[a])) for a, c in enumerate(colour)])
+        if max(finer) == max(colour):
+            return colour
+        colour = finer
 
 
 def _numbered(labels: list) -> list[int]:

@@ -9,14 +9,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mlmd.neighbors.pairs import Pairs
+from mlmd.neighbors.pairs import LazyPairs, Pairs
 from mlmd.neighbors.search import neighbors
 from mlmd.system import System
 
 LIMIT = 2**29  # bytes of all lists together
 
 
-class HalfPairs(Pairs):
+class HalfPairs(LazyPairs):
     """``Pairs`` that are known as ``half``; both directions are written out when somebody asks for them."""
 
     def __init__(self, half: Pairs):
@@ -31,16 +31,6 @@ class HalfPairs(Pairs):
         for key in (*shift.T.flip(0), index[1], index[0]):  # stable sorts, the least important key first
             order = order[torch.argsort(key[order], stable=True)]
         return index[:, order], shift[order]
-
-    @cached_property
-    def index(self) -> Tensor:  # type: ignore[override]
-        """(2, P) receiver and sender."""
-        return self._both[0]
-
-    @cached_property
-    def shift(self) -> Tensor:  # type: ignore[override]
-        """(P, 3) image of the sender, in lattice vectors."""
-        return self._both[1]
 
     def __len__(self) -> int:
         return 2 * len(self.half)

@@ -74,6 +74,24 @@ class Pairs:
         return (self, 0.5) if torch.compiler.is_compiling() else (self.half, 1.0)
 
 
+class LazyPairs(Pairs):
+    """``Pairs`` of which another form is known: a subclass writes out both directions, in ``_both``, when somebody asks for them."""
+
+    @cached_property
+    def _both(self) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+    @cached_property
+    def index(self) -> Tensor:  # type: ignore[override]
+        """(2, P) receiver and sender."""
+        return self._both[0]
+
+    @cached_property
+    def shift(self) -> Tensor:  # type: ignore[override]
+        """(P, 3) image of the sender, in lattice vectors."""
+        return self._both[1]
+
+
 def length(vectors: Tensor) -> Tensor:
     """Norm over the last axis, twice differentiable everywhere: derivatives are 0 where the vector vanishes."""
     squared = (vectors * vectors).sum(-1)

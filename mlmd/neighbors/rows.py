@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mlmd.jit import jit
 from mlmd.lanes import LANES
-from mlmd.neighbors.pairs import Pairs
+from mlmd.neighbors.pairs import LazyPairs, Pairs
 
 Integers = NDArray[np.int32]
 Numbers = NDArray[np.uint32]  # of particles; compiled loops need not ask whether such an index counts from the end
@@ -124,7 +124,7 @@ class FoundRows(Rows):
         return _blocks(*self._found, len(self.parent))
 
 
-class RowPairs(Pairs):
+class RowPairs(LazyPairs):
     """``Pairs`` that were found as rows: both directions are written out when somebody asks for them."""
 
     def __init__(self, rows: Rows):
@@ -136,16 +136,6 @@ class RowPairs(Pairs):
         index, shift = np.empty((2, 2 * len(rows)), np.int64), np.empty((2 * len(rows), 3), np.int64)
         _both_directions(rows.start, rows.sender, rows.parent, rows.image, index, shift)
         return torch.from_numpy(index), torch.from_numpy(shift)
-
-    @cached_property
-    def index(self) -> Tensor:  # type: ignore[override]
-        """(2, P) receiver and sender."""
-        return self._both[0]
-
-    @cached_property
-    def shift(self) -> Tensor:  # type: ignore[override]
-        """(P, 3) image of the sender, in lattice vectors."""
-        return self._both[1]
 
     def __len__(self) -> int:
         return 2 * len(self.rows)

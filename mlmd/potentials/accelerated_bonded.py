@@ -88,8 +88,7 @@ class AcceleratedBonded(Potential):
     def analytic(self, system: System, pairs: Pairs | None = None) -> tuple[Tensor, Tensor]:
         """Energy (S,) and forces (N, 3)."""
         x, size = system.positions.detach(), self.bonded.coordinates.size
-        whole = len(x) % size == 0 and (system.size is None or system.size % size == 0)
-        if torch.compiler.is_compiling() or x.is_cuda or x.dtype not in NUMPY or not whole or not jit.available():
+        if not fits_loops(system, size):
             return self.bonded.analytic(system, pairs)
         t = self._terms
         if t is None or t.stretch.dtype != NUMPY[x.dtype] or not t.source.holds():
@@ -99,6 +98,13 @@ class AcceleratedBonded(Potential):
             x.contiguous().numpy(), system.batch.numpy(), size, t.bonds, t.stretch, t.angles, t.bend, t.cosine, energy, forces
         )
         return torch.from_numpy(energy.astype(forces.dtype)), torch.from_numpy(forces)
+
+
+def fits_loops(system: System, size: int) -> bool:
+    """Whether compiled loops over molecules of ``size`` particles can run: numba, the CPU, whole molecules, no tracing."""
+    x = system.positions
+    whole = len(x) % size == 0 and (system.size is None or system.size % size == 0)
+    return whole and x.dtype in NUMPY and not x.is_cuda and not torch.compiler.is_compiling() and jit.available()
 
 
 def can_be_accelerated(bonded: nn.Module) -> bool:

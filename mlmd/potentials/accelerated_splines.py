@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mlmd import jit
 from mlmd.neighbors.pairs import Pairs
-from mlmd.potentials.accelerated_bonded import NUMPY, SINE
+from mlmd.potentials.accelerated_bonded import SINE, fits_loops
 from mlmd.potentials.bonded import (
     STRAIGHT,
     Bonded,
@@ -83,8 +83,7 @@ class AcceleratedSplines(Potential):
     def analytic(self, system: System, pairs: Pairs | None = None) -> tuple[Tensor, Tensor]:
         """Energy (S,) and forces (N, 3), summed in double precision."""
         x, size = system.positions.detach(), self.bonded.coordinates.size
-        whole = len(x) % size == 0 and (system.size is None or system.size % size == 0)
-        if torch.compiler.is_compiling() or x.is_cuda or x.dtype not in NUMPY or not whole or not jit.available():
+        if not fits_loops(system, size):
             return self.bonded.analytic(system, pairs)
         t = self._table
         if t is None or not t.fits():
